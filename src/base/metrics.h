@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Counters, gauges and histograms of the process, kept so that counting on the request path is one relaxed load and store:
+ * each thread has a slot of its own and writes only there; a reader adds the slots up. A gauge is one shared atomic, since
+ * "set" has no sum. Definition takes a mutex and is idempotent by name and labels.
+ */
+#ifndef WEIR_BASE_METRICS_H
+#define WEIR_BASE_METRICS_H
+
+#include "base/str.h"
+
+enum metric_type { METRICS_COUNTER, METRICS_GAUGE, METRICS_HISTOGRAM };
+/* Small handle; index into the tables. METRIC_NONE is a valid argument everywhere and does nothing. */
+typedef uint32_t metric_id;
+#define METRIC_NONE 0u
+
+/* Claims a slot for the calling thread (worker threads at start). Threads without one share slot 0, with atomic adds. */
+void metrics_thread_init(void);
+void metrics_thread_fini(void); /* its counts stay in the sums */
+
+/* name: [a-zA-Z_:][a-zA-Z0-9_:]*, other bytes become '_'. labels: `a="b",c="d"` already escaped (metrics_label), or empty. help may be NULL.
+ * METRIC_NONE when the table (65,536 series) is full or the name has another type. */
+metric_id metrics_define(enum metric_type type, struct str name, struct str labels, const char *help);
+/* Adds `key="escaped value"` to labels, with a comma where needed. */
+void metrics_label(struct strbuf *labels, const char *key, struct str value);
+
+void metrics_add(metric_id id, uint64_t n);      /* counter */
+void metrics_gauge_set(metric_id id, int64_t v);
+void metrics_gauge_add(metric_id id, int64_t n);
+/* Histogram of values in any unit; buckets are powers of two from 1 to 2^30 of it. unit_scale at exposition (e.g. 1e-6: us to s) is given at
+ * definition by metrics_scale. */
+void metrics_observe(metric_id id, uint64_t value);
+void metrics_scale(metric_id id, double scale);
+/* Sum of all slots (counter: total; gauge: value; histogram: count of observations). */
+int64_t metrics_read(metric_id id);
+/* Histogram quantile estimate, 0 when empty. */
+uint64_t metrics_quantile(metric_id id, double q);
+/* The series disappears from the output; its id is not used again. */
+void metrics_remove(metric_id id);
+/* Prometheus text format 0.0.4, series of one name together. */
+void metrics_write(struct strbuf *out);
+
+#endif

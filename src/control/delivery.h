@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Plugin delivery: from a WasmPlugin's newest good text to a VM on every worker.
+ *
+ *   fetch -> verify -> compile (child) -> build and configure a VM for each worker (builder) -> hand over -> adopted by every worker -> Programmed
+ *
+ * Each object walks alone: a slow or broken one delays no other. While a new version is on its way, or when it fails, the last one that worked goes on serving; with none, the
+ * fail strategy answers. A newer text always wins over an older one that is still on its way.
+ */
+#ifndef WEIR_CONTROL_DELIVERY_H
+#define WEIR_CONTROL_DELIVERY_H
+
+#include "control/builder.h"
+#include "control/compiler.h"
+#include "control/fetch.h"
+#include "control/module_cache.h"
+#include "control/store.h"
+#include "proxy/snapshot.h"
+#include "proxy/worker.h"
+
+enum delivery_stage {
+    DELIVERY_FETCH,
+    DELIVERY_COMPILE,
+    DELIVERY_BUILD,
+    DELIVERY_ADOPT,      /* handed to the workers */
+    DELIVERY_PROGRAMMED, /* every worker has adopted it */
+    DELIVERY_FAILED,     /* definitely, until the object changes or a retry comes */
+};
+const char *delivery_stage_name(enum delivery_stage s);
+
+struct delivery_item {
+    enum kind kind;
+    char *title;               /* "istio-system/my-wasm-plugin" */
+    struct resource *resource; /* newest good text that is being delivered; one reference */
+    char want_key[65];         /* what makes a new generation: module, configuration, environment, limits, ... */
+    char live_key[65];
+    struct plugin *live;       /* generation in use; NULL: never was one */
+    enum delivery_stage stage;
+    enum plugin_absence absence; /* while live is NULL */
+    char *reason;              /* CamelCase word of the newest failure; NULL */
+    char *message;             /* text of it; NULL */
+    char wasm_sha256[65];      /* of the newest fetched bytes */
+    uint64_t changed_ms;       /* loop time when the newest text came */
+    uint64_t took_ms;          /* from then until Programmed */
+    uint64_t adopt_version;    /* snapshot that carries live */
+    unsigned swaps, failures;
+    struct { char *state; char *reason; uint64_t since_ms; unsigned losses; } *workers; /* by worker: "live", "restarting", "quarantined" */
+    bool seen;
+    struct delivery_work *work; /* candidate on its way; NULL */
+};
+
+struct delivery;
+struct delivery_options {
+    struct loop *loop;
+    struct mailbox *control;
+    struct worker **workers;
+    unsigned worker_count;
+    struct engine *engine;
+    struct module_cache *cache;
+    struct fetcher *fetcher;
+    struct compiler *compiler;
+    struct builder *builder;
+    /* Something that snapshots or status show has changed; never called from inside a delivery function. */
+    void (*changed)(void *arg);
+    void *arg;
+};
+struct delivery *delivery_new(const struct delivery_options *options);
+/* Follows the store: starts what is new or changed, drops what is gone. in_use says whether any chain wants the object (a plugin that applies to nothing is
+ * still delivered, so that its status tells the truth). */
+void delivery_update(struct delivery *d, const struct store *store);
+const struct delivery_item *delivery_find(const struct delivery *d, enum kind kind, const char *ns, const char *name);
+struct map *delivery_items(struct delivery *d);
+/* Snapshot `version` has been published; and all workers have adopted it. */
+void delivery_published(struct delivery *d, uint64_t version);
+void delivery_adopted(struct delivery *d, uint64_t version);
+/* Takes job (mail of type DELIVERY_BUILT). */
+enum { DELIVERY_BUILT = 1000 };
+void delivery_built(struct delivery *d, struct build_job *job);
+void delivery_vm_lost(struct delivery *d, const struct mail_from_worker *mail);
+/* Is every object that has a text programmed, or has it definitely failed? */
+bool delivery_settled(const struct delivery *d);
+void delivery_free(struct delivery *d);
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What `weir run` was told on its command line.
+ */
+#ifndef WEIR_CONTROL_OPTIONS_H
+#define WEIR_CONTROL_OPTIONS_H
+
+#include "io/conn.h"
+#include "proxy/snapshot.h"
+
+struct control_options {
+    const char *const *paths; /* files and directories of resources */
+    size_t path_count;
+    struct identity identity;
+    struct addr admin;
+    bool has_admin;          /* false: no admin server (--admin off) */
+    bool admin_any_address;  /* a non-loopback admin address was asked for explicitly */
+    unsigned workers;
+    const char *cache_dir;
+    uint32_t drain_time_ms;
+    bool show_plugin_config; /* /config shows pluginConfig */
+    const char *program;     /* path of this executable, for the compiler child */
+    const char *dns_servers; /* NULL: the system's */
+    uint32_t compile_delay_ms; /* for tests: the compiler child waits this long first (WEIR_TEST_COMPILE_DELAY_MS) */
+};
+
+/* Serves until SIGTERM or SIGINT has drained it. Returns the process's exit code. */
+int control_run(const struct control_options *options);
+
+#endif

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * See store.h. Files give documents; documents that name the same object from two files are a conflict: the file that
+ * had it first keeps it. What makes it hard: an object may move between files in one scan, so files are recorded first
+ * and objects are settled once, afterwards.
+ */
+#include "control/store.h"
+
+struct store_file {
+    char *path;
+    char *text; /* of the newest version, to see whether anything changed */
+    size_t text_bytes;
+    struct documents docs; /* of the newest version that parsed */
+    struct diag syntax;    /* of the newest version, when it does not parse */
+    char *error;           /* unreadable */
+};
+
+static void file_free(struct store_file *f)
+{
+    mem_free(f->path);
+    mem_free(f->text);
+    mem_free(f->error);
+    documents_free(&f->docs);
+    diag_free(&f->syntax);
+    mem_free(f);
+}
+
+static void object_free(struct store_object *o)
+{
+    mem_free(o->ns);
+    mem_free(o->name);
+    mem_free(o->file);
+    diag_free(&o->diag);
+    if (o->good != NULL)
+        resource_unref(o->good);
+    mem_free(o);
+}
+
+void store_file_set(struct store *s, const char *path, struct str text, const char *error, const char *default_ns)
+{
+    struct store_file *f = map_get(&s->files, str_of(path));
+    if (f == NULL) {
+        f = mem_zalloc(sizeof *f);
+        f->path = mem_strdup(path);
+        map_set(&s->files, str_of(path), f);
+    }
+    mem_free(f->error);
+    f->error = NULL;
+    if (error != NULL) {
+        f->error = mem_strdup(error);
+        return;
+    }
+    if (f->text != NULL && str_eq(str_span(f->text, f->text_bytes), text))
+        return;
+    mem_free(f->text);
+    f->text = mem_strndup(text.p, text.n);
+    f->text_bytes = text.n;
+
+    struct documents docs = {0};
+    resources_parse(str_span(f->text, f->text_bytes), path, default_ns, &docs);
+    diag_free(&f->syntax);
+    f->syntax = (struct diag){0};
+    if (docs.syntax.errors > 0) {
+        /* Does not parse: the objects it last gave go on serving. */
+        diag_append(&f->syntax, &docs.syntax);
+        documents_free(&docs);
+        return;
+    }
+    documents_free(&f->docs);
+    f->docs = docs;
+}
+
+void store_file_remove(struct store *s, const char *path)
+{
+    struct store_file *f = map_remove(&s->files, str_of(path));
+    if (f != NULL)
+        file_free(f);
+}
+
+static void object_key(struct strbuf *key, enum kind kind, const char *ns, const char *name)
+{
+    strbuf_clear(key);
+    strbuf_printf(key, "%s/%s/%s", kind_name(kind), ns, name);
+}
+
+/* The diag of the object as the files say it now; tells whether it reads as before. */
+static bool diag_same(const struct diag *a, const struct diag *b)
+{
+    if (a->count != b->count)
+        return false;
+    for (size_t i = 0; i < a->count; i++) {
+        char *x = diag_format(&a->entries[i]), *y = diag_format(&b->entries[i]);
+        bool same = strcmp(x, y) == 0;
+        mem_free(x);
+        mem_free(y);
+        if (!same)
+            return false;
+    }
+    return true;
+}
+
+static bool object_take_resource(struct store_object *o, struct resource *r)
+{
+    bool same = o->good != NULL && memcmp(o->good->meta.digest, r->meta.digest, sizeof r->meta.digest) == 0;
+    if (same && !o->stale)
+        return false;
+    if (!same) {
+        if (o->good != NULL)
+            resource_unref(o->good);
+        o->good = resource_ref(r);
+        o->generation++;
+    }
+    o->stale = false;
+    return true;
+}
+
+static bool settle_document(struct store *s, const struct store_file *f, const struct document *d)
+{
+    const char *ns = d->resource != NULL ? d->resource->meta.ns : d->ns;
+    const char *name = d->resource != NULL ? d->resource->meta.name : d->name;
+    int kind = d->resource != NULL ? (int)d->resource->meta.kind : d->kind;
+    if (kind < 0 || name == NULL || name[0] == '\0')
+        return false; /* names no object: its errors are the file's (store_file_errors) */
+    struct strbuf key = {0};
+    object_key(&key, (enum kind)kind, ns != NULL ? ns : "", name);
+    struct store_object *o = map_get(&s->objects, strbuf_str(&key));
+    bool changed = false;
+    if (o == NULL) {
+        o = mem_zalloc(sizeof *o);
+        o->kind = (enum kind)kind;
+        o->ns = mem_strdup(ns != NULL ? ns : "");
+        o->name = mem_strdup(name);
+        map_set(&s->objects, strbuf_str(&key), o);
+        changed = true;
+    }
+    strbuf_free(&key);
+    struct diag now = {0};
+    if (o->seen) {
+        diag_append(&now, &o->diag);
+        if (strcmp(o->file, f->path) != 0 || o->line != d->line)
+            diag_add(&now, DIAG_ERROR, f->path, d->line, 1, d->title, "is already defined at %s:%u; this one is not used",
+                     o->file, o->line);
+    } else {
+        o->seen = true;
+        diag_append(&now, &d->diag);
+        if (o->file == NULL || strcmp(o->file, f->path) != 0) {
+            mem_free(o->file);
+            o->file = mem_strdup(f->path);
+        }
+        o->line = d->line;
+        if (d->resource != NULL) {
+            changed |= object_take_resource(o, d->resource);
+        } else if (!o->stale) {
+            o->stale = true;
+            changed = true;
+        }
+    }
+    changed |= !diag_same(&o->diag, &now);
+    diag_free(&o->diag);
+    o->diag = now;
+    return changed;
+}
+
+bool store_settle(struct store *s)
+{
+    bool changed = false;
+    MAP_EACH(e, &s->objects)
+    ((struct store_object *)e->value)->seen = false;
+    MAP_EACH(e, &s->files)
+    {
+        const struct store_file *f = e->value;
+        for (size_t i = 0; i < f->docs.count; i++)
+            changed |= settle_document(s, f, &f->docs.list[i]);
+    }
+    struct map gone = {0};
+    MAP_EACH(e, &s->objects)
+    if (!((struct store_object *)e->value)->seen)
+        map_set(&gone, e->key, e->value);
+    MAP_EACH(e, &gone)
+    {
+        object_free(map_remove(&s->objects, e->key));
+        changed = true;
+    }
+    map_free(&gone);
+    if (changed)
+        s->version++;
+    return changed;
+}
+
+const struct store_object *store_find(const struct store *s, enum kind kind, const char *ns, const char *name)
+{
+    struct strbuf key = {0};
+    object_key(&key, kind, ns, name);
+    const struct store_object *o = map_get(&s->objects, strbuf_str(&key));
+    strbuf_free(&key);
+    return o;
+}
+
+void store_file_errors(const struct store *s, struct diag *out)
+{
+    MAP_EACH(e, &s->files)
+    {
+        const struct store_file *f = e->value;
+        if (f->error != NULL)
+            diag_add(out, DIAG_ERROR, f->path, 0, 0, NULL, "%s", f->error);
+        diag_append(out, &f->syntax);
+        for (size_t i = 0; i < f->docs.count; i++) {
+            const struct document *d = &f->docs.list[i];
+            if (d->resource == NULL && (d->kind < 0 || d->name == NULL || d->name[0] == '\0'))
+                diag_append(out, &d->diag);
+        }
+    }
+}
+
+size_t store_bad_count(const struct store *s)
+{
+    struct diag files = {0};
+    store_file_errors(s, &files);
+    size_t n = files.errors;
+    diag_free(&files);
+    MAP_EACH(e, &s->objects)
+    n += ((struct store_object *)e->value)->diag.errors > 0;
+    return n;
+}
+
+void store_free(struct store *s)
+{
+    MAP_EACH(e, &s->objects)
+    object_free(e->value);
+    MAP_EACH(e, &s->files)
+    file_free(e->value);
+    map_free(&s->objects);
+    map_free(&s->files);
+}

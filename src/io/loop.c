@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A libuv loop with work put off to the end of the turn. libuv runs, in each turn: timers, pending, idle, prepare,
+ * poll, check, closing callbacks. Deferred tasks run in check, that is right after the I/O callbacks that deferred
+ * them; an idle handle is active while any wait, so that what timers and closing callbacks defer does not sleep
+ * through the next poll. A task that defers itself again must not keep the loop from its I/O.
+ */
+#include "io/loop.h"
+
+/* Rounds of tasks deferring tasks in one turn; what is left then waits for the next. */
+enum { LOOP_ROUNDS = 16 };
+
+static void uv_must(int result)
+{
+    /* libuv fails here only for want of memory or descriptors while the process starts. */
+    ASSERT(result == 0);
+}
+
+static void on_wake(uv_idle_t *idle) { (void)idle; }
+
+static void run_round(struct loop *loop)
+{
+    struct list round = LIST_INIT(round);
+    list_insert_after(&loop->deferred, &round); /* takes the place of the head */
+    list_remove(&loop->deferred);
+    while (!list_is_empty(&round)) {
+        struct loop_task *task = LIST_ENTRY(round.next, struct loop_task, node);
+        list_remove(&task->node);
+        task->fn(task);
+    }
+}
+
+static void run_deferred(struct loop *loop)
+{
+    for (int i = 0; i < LOOP_ROUNDS && !list_is_empty(&loop->deferred); i++)
+        run_round(loop);
+    if (list_is_empty(&loop->deferred))
+        uv_idle_stop(&loop->wake);
+}
+
+static void on_check(uv_check_t *check)
+{
+    struct loop *loop = CONTAINER_OF(check, struct loop, check);
+    if (!list_is_empty(&loop->deferred))
+        run_deferred(loop);
+}
+
+void loop_init(struct loop *loop)
+{
+    uv_must(uv_loop_init(&loop->uv));
+    uv_must(uv_check_init(&loop->uv, &loop->check));
+    uv_must(uv_idle_init(&loop->uv, &loop->wake));
+    uv_must(uv_check_start(&loop->check, on_check)); /* also keeps uv_run from ending by itself */
+    list_init(&loop->deferred);
+}
+
+void loop_run(struct loop *loop) { uv_run(&loop->uv, UV_RUN_DEFAULT); }
+
+void loop_stop(struct loop *loop) { uv_stop(&loop->uv); }
+
+static void must_be_closing(uv_handle_t *handle, void *arg)
+{
+    struct loop *loop = arg;
+    ASSERT(handle == (uv_handle_t *)&loop->check || handle == (uv_handle_t *)&loop->wake || uv_is_closing(handle));
+}
+
+void loop_fini(struct loop *loop)
+{
+    run_deferred(loop);
+    uv_walk(&loop->uv, must_be_closing, loop);
+    uv_unref((uv_handle_t *)&loop->check);
+    uv_unref((uv_handle_t *)&loop->wake);
+    do
+        uv_run(&loop->uv, UV_RUN_DEFAULT);
+    while (uv_loop_alive(&loop->uv));
+    run_deferred(loop);
+    uv_close((uv_handle_t *)&loop->check, NULL);
+    uv_close((uv_handle_t *)&loop->wake, NULL);
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    ASSERT(list_is_empty(&loop->deferred));
+    uv_must(uv_loop_close(&loop->uv));
+}
+
+/* ---- tasks ---- */
+
+void loop_task_init(struct loop_task *task, void (*fn)(struct loop_task *task))
+{
+    list_init(&task->node);
+    task->fn = fn;
+}
+
+void loop_defer(struct loop *loop, struct loop_task *task)
+{
+    if (list_is_linked(&task->node))
+        return;
+    if (list_is_empty(&loop->deferred))
+        uv_idle_start(&loop->wake, on_wake);
+    list_push_back(&loop->deferred, &task->node);
+}
+
+void loop_task_cancel(struct loop_task *task) { list_remove(&task->node); }
+
+/* ---- timers ---- */
+
+static void on_timer(uv_timer_t *uv)
+{
+    struct loop_timer *timer = CONTAINER_OF(uv, struct loop_timer, uv);
+    timer->fn(timer);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct loop_timer *timer = CONTAINER_OF(handle, struct loop_timer, uv);
+    if (timer->closed != NULL)
+        timer->closed(timer);
+}
+
+void loop_timer_init(struct loop_timer *timer, struct loop *loop, void (*fn)(struct loop_timer *timer))
+{
+    uv_must(uv_timer_init(&loop->uv, &timer->uv));
+    timer->fn = fn;
+    timer->closed = NULL;
+}
+
+void loop_timer_start(struct loop_timer *timer, uint64_t ms) { uv_must(uv_timer_start(&timer->uv, on_timer, ms, 0)); }
+
+void loop_timer_stop(struct loop_timer *timer) { uv_timer_stop(&timer->uv); }
+
+bool loop_timer_is_active(const struct loop_timer *timer) { return uv_is_active((const uv_handle_t *)&timer->uv) != 0; }
+
+void loop_timer_close(struct loop_timer *timer, void (*closed)(struct loop_timer *timer))
+{
+    timer->closed = closed;
+    uv_close((uv_handle_t *)&timer->uv, on_timer_closed);
+}

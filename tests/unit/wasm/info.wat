@@ -1,0 +1,12 @@
+(module $info_module
+  (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (type $all (func (param i32 i64 f32 f64 v128 funcref externref) (result i64)))
+  (table 7 funcref)
+  (memory (export "memory") 2 100)
+  (global (export "setting") i32 (i32.const 1))
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "all") (type $all) (i64.const 0))
+  (func (export "log") (param i32 i32 i32) (result i32) (call $log (local.get 0) (local.get 1) (local.get 2)))
+  (export "again" (func $exit))
+  (data (i32.const 0) "x"))
