@@ -22,7 +22,7 @@ struct arena {
 };
 
 void arena_init(struct arena *a, struct chunk_pool *pool, size_t ceiling);
-/* Runs the deferred calls (last first), then frees everything. */
+/* Runs the deferred calls (last first; what they defer runs too), then frees everything; a may be used again. */
 void arena_fini(struct arena *a);
 /* Our own, fixed-size needs: never NULL, may pass the ceiling. Aligned for any type. */
 void *arena_alloc(struct arena *a, size_t n);

@@ -2,7 +2,7 @@
  *
  * struct buf: a queue of byte slices over reference-counted chunks, so that a body passes from socket to
  * socket without being copied. Chunks come from a pool that belongs to one worker: nothing here is
- * thread-safe, and a chunk never leaves its worker.
+ * thread-safe, and a chunk never leaves its worker. A struct buf may point into itself: it must not be copied or moved.
  *
  *      buf: [slice]-[slice]-[slice]
  *              |       |       |

@@ -54,12 +54,14 @@ struct headers {
 
 enum headers_result { HEADERS_OK, HEADERS_FULL };
 
-/* Keeps the arena pointer. Registers its clean-up with arena_defer when it first needs any. */
+/* Keeps the arena pointer. Registers its clean-up with arena_defer when it first needs any: h must live, and stay where
+ * it is, as long as the arena. To begin anew use headers_clear. */
 void headers_init(struct headers *h, struct arena *arena, size_t max_bytes, size_t max_count);
 /* For parsers: no copy; name and value must live as long as the arena. Not limited (the parser has its own). */
 void headers_add_borrowed(struct headers *h, struct str name, struct str value, enum header_id id);
 
-/* Edits copy name (lower-cased) and value. */
+/* Edits copy name (lower-cased) and value; both may lie in this very map. Pseudo-headers are put behind the last one. A
+ * failed edit changes nothing; one that does not add bytes or entries never fails. */
 NODISCARD enum headers_result headers_add(struct headers *h, struct str name, struct str value);
 /* Replaces the first entry of that name and drops its others; adds when there is none. */
 NODISCARD enum headers_result headers_set(struct headers *h, struct str name, struct str value);

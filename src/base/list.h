@@ -15,8 +15,9 @@ struct list {
 #define LIST_INIT(name) {&(name), &(name)}
 #define LIST_ENTRY(node, type, member) CONTAINER_OF(node, type, member)
 /* Safe while the current node is removed. */
-#define LIST_EACH(pos, head) \
-    for (struct list *pos = (head)->next, *pos##_next = pos->next; pos != (head); pos = pos##_next, pos##_next = pos->next)
+#define LIST_EACH(pos, head)                                                                                           \
+    for (struct list *pos = (head)->next, *pos##_next = pos->next; pos != (head);                                      \
+         pos = pos##_next, pos##_next = pos->next)
 
 static inline void list_init(struct list *l) { l->next = l->prev = l; }
 static inline bool list_is_empty(const struct list *l) { return l->next == l; }

@@ -118,8 +118,8 @@ static size_t put_text(char line[LOG_LINE_MAX], size_t n, const char *text, size
         unsigned char c = (unsigned char)text[i];
         bool control = c < 0x20 || c == 0x7f;
         if (n + (control ? 4 : 1) > limit) {
-            memcpy(line + n, "...", 3);
-            n += 3;
+            for (int dots = 0; dots < 3; dots++)
+                line[n++] = '.';
             break;
         }
         if (control) {

@@ -23,7 +23,7 @@
 
 enum {
     MAX_SERIES = 65536,
-    BUCKETS = 32, /* le 2^0 ... 2^30, +Inf */
+    BUCKETS = 32,                  /* le 2^0 ... 2^30, +Inf */
     HISTOGRAM_CELLS = BUCKETS + 1, /* and the sum */
     PAGE_CELLS = 512,
     PAGES = MAX_SERIES / (PAGE_CELLS / HISTOGRAM_CELLS) + 1, /* all series being histograms */
@@ -75,8 +75,8 @@ static _Thread_local struct slot *own_slot;
 static struct series table[MAX_SERIES];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* Under the lock: */
-static struct map by_key;       /* name, '{', labels -> struct series */
-static struct map families;     /* name -> struct family */
+static struct map by_key;   /* name, '{', labels -> struct series */
+static struct map families; /* name -> struct family */
 static struct family *family_first, *family_last;
 static struct free_list free_series[3]; /* by enum metric_type */
 static uint32_t table_used = 1, next_cell;
@@ -558,8 +558,7 @@ void metrics_write(struct strbuf *out)
             if (f->type == METRICS_COUNTER)
                 strbuf_printf(out, "%llu\n", (unsigned long long)series_cell(s, 0));
             else
-                strbuf_printf(out, "%lld\n",
-                              (long long)atomic_load_explicit(&s->gauge->value, memory_order_relaxed));
+                strbuf_printf(out, "%lld\n", (long long)atomic_load_explicit(&s->gauge->value, memory_order_relaxed));
         }
     }
     pthread_mutex_unlock(&lock);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Whether an object changed is asked at every reload, for every object, and decides whether VMs restart: the digest must not
- * depend on the order of keys, on quoting or comments, nor on what an API server counts up by itself.
+ * Whether an object changed is asked at every reload, for every object, and decides whether VMs restart: the digest
+ * must not depend on the order of keys, on quoting or comments, nor on what an API server counts up by itself.
  */
 #include <openssl/evp.h>
 

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Name checks by hand: they run for every field of every object at each reload, where compiling patterns would cost more than
- * all the rest. Pattern and function must say the same; the texts are the ones users know from the API server.
+ * Name checks by hand: they run for every field of every object at each reload, where compiling patterns would cost
+ * more than all the rest. Pattern and function must say the same; the texts are the ones users know from the API
+ * server.
  */
 #include <arpa/inet.h>
 
 #include "conf/format.h"
 #include "conf/number.h"
 
-#define LABEL "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+#define LABEL     "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 #define SUBDOMAIN LABEL "(\\." LABEL ")*"
 
 static bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
@@ -157,18 +158,21 @@ bool format_is_ip(struct str s) { return is_address(s, AF_INET) || is_address(s,
 
 const struct format format_label_name = {
     "^" LABEL "$", ok_label,
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
+    "an "
     "alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '" LABEL "')",
     63};
 const struct format format_service_name = {
     "^[a-z]([-a-z0-9]*[a-z0-9])?$", ok_service_name,
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and "
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
+    "and "
     "end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
     "'[a-z]([-a-z0-9]*[a-z0-9])?')",
     63};
 const struct format format_subdomain = {
     "^" SUBDOMAIN "$", ok_nonempty_subdomain,
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end "
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and "
+    "end "
     "with an alphanumeric character (e.g. 'example.com', regex used for validation is '" SUBDOMAIN "')",
     253};
 const struct format format_qualified_name = {
@@ -180,7 +184,8 @@ const struct format format_qualified_name = {
     0};
 const struct format format_label_value = {
     "^(?=.{0,63}$)(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$", ok_label_value,
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end "
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
+    "end "
     "with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
     "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?') and be no longer than 63 characters",
     0};

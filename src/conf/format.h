@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The forms that names take in Kubernetes, Gateway API and Istio: each a pattern, as the CRDs and documents print it, and a
- * function that decides the same without a regular expression (a test compares them).
+ * The forms that names take in Kubernetes, Gateway API and Istio: each a pattern, as the CRDs and documents print it,
+ * and a function that decides the same without a regular expression (a test compares them).
  */
 #ifndef WEIR_CONF_FORMAT_H
 #define WEIR_CONF_FORMAT_H
@@ -11,22 +11,23 @@
 struct format {
     const char *pattern;
     bool (*ok)(struct str s);
-    /* NULL: "<path> in body should match '<pattern>'", as CRDs say; else the API server's own text for built-in types. */
+    /* NULL: "<path> in body should match '<pattern>'", as CRDs say; else the API server's own text for built-in types.
+     */
     const char *message;
     size_t max; /* longest in bytes; 0: no limit of its own */
 };
 
-extern const struct format format_label_name;       /* RFC 1123 label */
-extern const struct format format_service_name;     /* RFC 1035 label */
-extern const struct format format_subdomain;        /* RFC 1123 subdomain */
-extern const struct format format_qualified_name;   /* key of a label or an annotation */
+extern const struct format format_label_name;     /* RFC 1123 label */
+extern const struct format format_service_name;   /* RFC 1035 label */
+extern const struct format format_subdomain;      /* RFC 1123 subdomain */
+extern const struct format format_qualified_name; /* key of a label or an annotation */
 extern const struct format format_label_value;
-extern const struct format format_config_key;       /* of a ConfigMap or a Secret */
-extern const struct format format_sha256;           /* or empty */
-extern const struct format format_controller_name;  /* example.com/controller */
-extern const struct format format_group;            /* or empty */
+extern const struct format format_config_key;      /* of a ConfigMap or a Secret */
+extern const struct format format_sha256;          /* or empty */
+extern const struct format format_controller_name; /* example.com/controller */
+extern const struct format format_group;           /* or empty */
 extern const struct format format_kind;
-extern const struct format format_gateway_name;     /* section, namespace and object names in Gateway API */
+extern const struct format format_gateway_name; /* section, namespace and object names in Gateway API */
 extern const struct format format_namespace_ref;
 extern const struct format format_hostname;         /* one leading "*." allowed */
 extern const struct format format_precise_hostname; /* no wildcard */

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * JSON (RFC 8259) into the same nodes as YAML, with places. Strict: what it refuses is tried as YAML by the caller, as kubectl
- * does. It must never read past the text nor recurse deeper than the depth limit.
+ * JSON (RFC 8259) into the same nodes as YAML, with places. Strict: what it refuses is tried as YAML by the caller, as
+ * kubectl does. It must never read past the text nor recurse deeper than the depth limit.
  */
 #include <math.h>
 #include <stdlib.h>
 
 #include "conf/ydoc.h"
 
-struct reader {
+struct json_reader {
     struct ydoc *doc;
     struct conf_memory *memory;
     struct str text;
@@ -17,11 +17,11 @@ struct reader {
     uint32_t nodes;
 };
 
-static struct node *read_value(struct reader *r, unsigned depth);
+static struct node *read_value(struct json_reader *r, unsigned depth);
 
-static int peek(const struct reader *r) { return r->at < r->text.n ? (unsigned char)r->text.p[r->at] : -1; }
+static int peek(const struct json_reader *r) { return r->at < r->text.n ? (unsigned char)r->text.p[r->at] : -1; }
 
-static void skip_space(struct reader *r)
+static void skip_space(struct json_reader *r)
 {
     for (; r->at < r->text.n; r->at++) {
         char c = r->text.p[r->at];
@@ -34,9 +34,9 @@ static void skip_space(struct reader *r)
     }
 }
 
-static unsigned column(const struct reader *r) { return (unsigned)(r->at - r->line_start) + 1; }
+static unsigned column(const struct json_reader *r) { return (unsigned)(r->at - r->line_start) + 1; }
 
-static bool take(struct reader *r, char c)
+static bool take(struct json_reader *r, char c)
 {
     if (peek(r) != c)
         return false;
@@ -44,7 +44,7 @@ static bool take(struct reader *r, char c)
     return true;
 }
 
-static bool read_hex4(struct reader *r, uint32_t *out)
+static bool read_hex4(struct json_reader *r, uint32_t *out)
 {
     uint32_t v = 0;
     for (int i = 0; i < 4; i++, r->at++) {
@@ -78,7 +78,7 @@ static void add_utf8(struct strbuf *b, uint32_t c)
 }
 
 /* A lone surrogate becomes U+FFFD, as in Go. */
-static bool read_unicode(struct reader *r, struct strbuf *b)
+static bool read_unicode(struct json_reader *r, struct strbuf *b)
 {
     uint32_t c, low;
     if (!read_hex4(r, &c))
@@ -99,7 +99,7 @@ static bool read_unicode(struct reader *r, struct strbuf *b)
     return true;
 }
 
-static bool read_escape(struct reader *r, struct strbuf *b)
+static bool read_escape(struct json_reader *r, struct strbuf *b)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     int c = peek(r);
@@ -115,7 +115,7 @@ static bool read_escape(struct reader *r, struct strbuf *b)
     return true;
 }
 
-static bool read_string(struct reader *r, struct str *out)
+static bool read_string(struct json_reader *r, struct str *out)
 {
     struct strbuf b = {0};
     bool ok = take(r, '"');
@@ -139,7 +139,7 @@ static bool read_string(struct reader *r, struct str *out)
     return ok;
 }
 
-static size_t skip_digits(struct reader *r)
+static size_t skip_digits(struct json_reader *r)
 {
     size_t first = r->at;
     while (peek(r) >= '0' && peek(r) <= '9')
@@ -147,7 +147,7 @@ static size_t skip_digits(struct reader *r)
     return r->at - first;
 }
 
-static struct node *read_number(struct reader *r)
+static struct node *read_number(struct json_reader *r)
 {
     unsigned col = column(r);
     size_t first = r->at;
@@ -180,7 +180,7 @@ static struct node *read_number(struct reader *r)
     return isfinite(n->u.number) ? n : NULL;
 }
 
-static struct node *read_word(struct reader *r)
+static struct node *read_word(struct json_reader *r)
 {
     static const struct {
         struct str word;
@@ -201,7 +201,7 @@ static struct node *read_word(struct reader *r)
     return NULL;
 }
 
-static struct node *read_list(struct reader *r, unsigned depth)
+static struct node *read_list(struct json_reader *r, unsigned depth)
 {
     struct node *n = node_new(r->memory, NODE_LIST, r->line, column(r));
     size_t cap = 0;
@@ -220,7 +220,7 @@ static struct node *read_list(struct reader *r, unsigned depth)
     return take(r, ']') && node_seal(n) ? n : NULL;
 }
 
-static struct node *read_map(struct reader *r, unsigned depth)
+static struct node *read_map(struct json_reader *r, unsigned depth)
 {
     struct node *n = node_new(r->memory, NODE_MAP, r->line, column(r));
     size_t cap = 0;
@@ -246,7 +246,7 @@ static struct node *read_map(struct reader *r, unsigned depth)
     return node_seal(n) ? n : NULL;
 }
 
-static struct node *read_value(struct reader *r, unsigned depth)
+static struct node *read_value(struct json_reader *r, unsigned depth)
 {
     skip_space(r);
     if (depth >= YDOC_MAX_DEPTH || ++r->nodes > YDOC_MAX_NODES)
@@ -273,8 +273,7 @@ static struct node *read_value(struct reader *r, unsigned depth)
 bool json_text_read(struct ydoc *d, struct conf_memory *memory, struct str text, size_t *at, unsigned *line,
                     size_t *line_start)
 {
-    struct reader r = {
-        .doc = d, .memory = memory, .text = text, .at = *at, .line = *line, .line_start = *line_start};
+    struct json_reader r = {.doc = d, .memory = memory, .text = text, .at = *at, .line = *line, .line_start = *line_start};
     d->root = read_value(&r, 0);
     if (d->root == NULL)
         return false;

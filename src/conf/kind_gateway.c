@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * GatewayClass, Gateway and ReferenceGrant (Gateway API v1): the CRDs' tables and the rules that the CRDs write in CEL, with
- * their texts. Listeners of protocols that Weir does not speak yet are kept, with a warning: the others must go on working.
+ * GatewayClass, Gateway and ReferenceGrant (Gateway API v1): the CRDs' tables and the rules that the CRDs write in CEL,
+ * with their texts. Listeners of protocols that Weir does not speak yet are kept, with a warning: the others must go on
+ * working.
  */
 #include "conf/kinds.h"
 
@@ -71,8 +72,8 @@ static const struct field requirement_fields[] = {
      .count_at = offsetof(struct label_requirement, value_count),
      .format = &format_label_value},
 };
-static const struct schema requirement_schema = {
-    FIELDS(requirement_fields), .size = sizeof(struct label_requirement), .finish = finish_requirement};
+static const struct schema requirement_schema = {FIELDS(requirement_fields), .size = sizeof(struct label_requirement),
+                                                 .finish = finish_requirement};
 
 static const struct field label_selector_fields[] = {
     {.name = "matchLabels", .type = FIELD_LABELS, .at = offsetof(struct label_selector, match_labels)},
@@ -142,8 +143,8 @@ static const struct field namespaces_fields[] = {
      .has = HAS(struct raw_namespaces, has_selector),
      .schema = &schema_label_selector},
 };
-static const struct schema namespaces_schema = {
-    FIELDS(namespaces_fields), .size = sizeof(struct raw_namespaces), .finish = finish_namespaces};
+static const struct schema namespaces_schema = {FIELDS(namespaces_fields), .size = sizeof(struct raw_namespaces),
+                                                .finish = finish_namespaces};
 
 static const struct field route_kind_fields[] = {
     {.name = "group", .type = FIELD_STRING, .at = offsetof(struct raw_kind, group), .format = &format_group},
@@ -193,7 +194,8 @@ static const struct schema tls_schema = {FIELDS(tls_fields), .finish = finish_tl
 
 static const char *const protocol_names[] = {"HTTP", "HTTPS", "TLS", "TCP", "UDP", NULL};
 
-static void check_protocol(struct reader *r, const struct node *n, const struct path *path, const struct raw_listener *l)
+static void check_protocol(struct reader *r, const struct node *n, const struct path *path,
+                           const struct raw_listener *l)
 {
     enum listener_protocol protocol = l->l.protocol;
     bool plain = protocol == PROTOCOL_HTTP || protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP;
@@ -243,17 +245,11 @@ static const struct field listener_fields[] = {
     {.name = "hostname", .type = FIELD_STRING, .at = L(hostname), .min = 1, .format = &format_hostname},
     {.name = "port", .type = FIELD_INT, .required = true, .width = 2, .at = L(port), .min = 1, .max = 65535},
     {.name = "protocol", .type = FIELD_ENUM, .required = true, .at = L(protocol), .names = protocol_names},
-    {.name = "tls",
-     .type = FIELD_OBJECT,
-     .at = 0,
-     .has = HAS(struct raw_listener, has_tls),
-     .schema = &tls_schema},
+    {.name = "tls", .type = FIELD_OBJECT, .at = 0, .has = HAS(struct raw_listener, has_tls), .schema = &tls_schema},
     {.name = "allowedRoutes", .type = FIELD_OBJECT, .at = 0, .schema = &allowed_schema},
 };
-static const struct schema listener_schema = {FIELDS(listener_fields),
-                                              .size = sizeof(struct gateway_listener),
-                                              .raw_size = sizeof(struct raw_listener),
-                                              .finish = finish_listener,
+static const struct schema listener_schema = {FIELDS(listener_fields), .size = sizeof(struct gateway_listener),
+                                              .raw_size = sizeof(struct raw_listener), .finish = finish_listener,
                                               .line = HAS(struct gateway_listener, line)};
 
 /* ---- Gateway ---- */
@@ -279,8 +275,8 @@ static const struct field address_fields[] = {
     {.name = "type", .type = FIELD_STRING, .at = offsetof(struct gateway_address, type), .min = 1, .max = 253},
     {.name = "value", .type = FIELD_STRING, .at = offsetof(struct gateway_address, value), .max = 253},
 };
-static const struct schema address_schema = {
-    FIELDS(address_fields), .size = sizeof(struct gateway_address), .finish = finish_address};
+static const struct schema address_schema = {FIELDS(address_fields), .size = sizeof(struct gateway_address),
+                                             .finish = finish_address};
 
 static bool same_text(const char *a, const char *b) { return strcmp(a != NULL ? a : "", b != NULL ? b : "") == 0; }
 
@@ -362,8 +358,8 @@ static const struct field gateway_spec_fields[] = {
     {.name = "tls", .type = FIELD_UNREAD},
     {.name = "defaultScope", .type = FIELD_UNREAD},
 };
-static const struct schema gateway_spec = {
-    FIELDS(gateway_spec_fields), .size = sizeof(struct gateway), .finish = finish_gateway};
+static const struct schema gateway_spec = {FIELDS(gateway_spec_fields), .size = sizeof(struct gateway),
+                                           .finish = finish_gateway};
 static const struct field gateway_fields[] = {
     ROOT_FIELDS, {.name = "spec", .type = FIELD_OBJECT, .required = true, .at = 0, .schema = &gateway_spec}};
 static const struct schema gateway_schema = {FIELDS(gateway_fields)};

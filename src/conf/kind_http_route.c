@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * HTTPRoute (Gateway API v1): parents, hostnames, rules. Most rules that tie fields together are written in CEL in the CRD and
- * appear here with its texts. A route that passes can be programmed as it stands; whether its references lead anywhere is
- * found out later, when all objects are known.
+ * HTTPRoute (Gateway API v1): parents, hostnames, rules. Most rules that tie fields together are written in CEL in the
+ * CRD and appear here with its texts. A route that passes can be programmed as it stands; whether its references lead
+ * anywhere is found out later, when all objects are known.
  */
 #include "conf/kinds.h"
 
 /* ---- parentRefs ---- */
-
 
 static void finish_parent(struct reader *r, const struct node *n, const struct path *path, void *raw, void *out)
 {
@@ -40,10 +39,8 @@ static const struct field parent_fields[] = {
      .format = &format_gateway_name},
     {.name = "port", .type = FIELD_INT, .width = 2, .at = offsetof(struct parent_ref, port), .min = 1, .max = 65535},
 };
-static const struct schema parent_schema = {FIELDS(parent_fields),
-                                            .size = sizeof(struct parent_ref),
-                                            .finish = finish_parent,
-                                            .line = HAS(struct parent_ref, line)};
+static const struct schema parent_schema = {FIELDS(parent_fields), .size = sizeof(struct parent_ref),
+                                            .finish = finish_parent, .line = HAS(struct parent_ref, line)};
 
 static bool same_text(const char *a, const char *b) { return strcmp(a != NULL ? a : "", b != NULL ? b : "") == 0; }
 
@@ -66,13 +63,15 @@ static void check_parents(struct reader *r, const struct node *n, const struct p
         }
     }
     if (unnamed)
-        schema_error(r, place, &at,
-                     "Invalid value: sectionName or port must be specified when parentRefs includes 2 or more references "
-                     "to the same parent");
+        schema_error(
+            r, place, &at,
+            "Invalid value: sectionName or port must be specified when parentRefs includes 2 or more references "
+            "to the same parent");
     if (same)
-        schema_error(r, place, &at,
-                     "Invalid value: sectionName or port must be unique when parentRefs includes 2 or more references to "
-                     "the same parent");
+        schema_error(
+            r, place, &at,
+            "Invalid value: sectionName or port must be unique when parentRefs includes 2 or more references to "
+            "the same parent");
 }
 
 /* ---- matches ---- */
@@ -146,10 +145,8 @@ static const struct field path_fields[] = {
     {.name = "type", .type = FIELD_ENUM, .at = offsetof(struct raw_path_match, type), .names = path_type_names},
     {.name = "value", .type = FIELD_STRING, .at = offsetof(struct raw_path_match, value), .max = 1024},
 };
-static const struct schema path_schema = {FIELDS(path_fields),
-                                          .size = sizeof(struct path_match),
-                                          .raw_size = sizeof(struct raw_path_match),
-                                          .finish = finish_path};
+static const struct schema path_schema = {FIELDS(path_fields), .size = sizeof(struct path_match),
+                                          .raw_size = sizeof(struct raw_path_match), .finish = finish_path};
 
 static void finish_name(struct reader *r, const struct node *n, const struct path *path, void *raw, void *out)
 {
@@ -187,15 +184,11 @@ static const char *const name_type_names[] = {"Exact", "RegularExpression", NULL
         .min = 1, .max = longest                                                                                       \
     }
 static const struct field header_fields[] = {NAME_FIELDS(4096)};
-static const struct schema header_schema = {FIELDS(header_fields),
-                                            .size = sizeof(struct name_match),
-                                            .raw_size = sizeof(struct raw_name_match),
-                                            .finish = finish_header};
+static const struct schema header_schema = {FIELDS(header_fields), .size = sizeof(struct name_match),
+                                            .raw_size = sizeof(struct raw_name_match), .finish = finish_header};
 static const struct field query_fields[] = {NAME_FIELDS(1024)};
-static const struct schema query_schema = {FIELDS(query_fields),
-                                           .size = sizeof(struct name_match),
-                                           .raw_size = sizeof(struct raw_name_match),
-                                           .finish = finish_name};
+static const struct schema query_schema = {FIELDS(query_fields), .size = sizeof(struct name_match),
+                                           .raw_size = sizeof(struct raw_name_match), .finish = finish_name};
 
 struct raw_match {
     struct route_match m;
@@ -241,10 +234,8 @@ static const struct field match_fields[] = {
      .unique = "name"},
     {.name = "method", .type = FIELD_ENUM, .at = offsetof(struct raw_match, method), .names = method_names},
 };
-static const struct schema match_schema = {FIELDS(match_fields),
-                                           .size = sizeof(struct route_match),
-                                           .raw_size = sizeof(struct raw_match),
-                                           .finish = finish_match};
+static const struct schema match_schema = {FIELDS(match_fields), .size = sizeof(struct route_match),
+                                           .raw_size = sizeof(struct raw_match), .finish = finish_match};
 
 /* ---- backendRefs ---- */
 
@@ -278,9 +269,10 @@ static void check_filters(struct reader *r, const struct node *n, const struct p
             schema_error(r, place, &at, "Invalid value: %s filter cannot be repeated", once[k].name);
     }
     if (seen[2] != 0 && seen[3] != 0)
-        schema_error(r, place, &at,
-                     "Invalid value: May specify either httpRouteFilterRequestRedirect or httpRouteFilterRequestRewrite, "
-                     "but not both");
+        schema_error(
+            r, place, &at,
+            "Invalid value: May specify either httpRouteFilterRequestRedirect or httpRouteFilterRequestRewrite, "
+            "but not both");
 }
 
 static void finish_backend(struct reader *r, const struct node *n, const struct path *path, void *raw, void *out)
@@ -323,12 +315,9 @@ static const struct field backend_fields[] = {
      .max_items = 16,
      .schema = &schema_route_filter},
 };
-static const struct schema backend_schema = {FIELDS(backend_fields),
-                                             .size = sizeof(struct backend_ref),
-                                             .raw_size = sizeof(struct raw_backend),
-                                             .finish = finish_backend,
-                                             .line = HAS(struct backend_ref, line),
-                                             .col = HAS(struct backend_ref, col)};
+static const struct schema backend_schema = {
+    FIELDS(backend_fields),   .size = sizeof(struct backend_ref),    .raw_size = sizeof(struct raw_backend),
+    .finish = finish_backend, .line = HAS(struct backend_ref, line), .col = HAS(struct backend_ref, col)};
 
 /* ---- rules ---- */
 
@@ -362,17 +351,19 @@ static void check_prefix_filters(struct reader *r, const struct node *n, const s
         return;
     for (size_t k = 0; k < ARRAY_LEN(types); k++) {
         if (replaces_prefix(rule->filters, rule->filter_count, types[k].type))
-            schema_error(r, schema_place(n, "filters"), path,
-                         "Invalid value: When using %s filter with path.replacePrefixMatch, exactly one PathPrefix match "
-                         "must be specified",
-                         types[k].name);
+            schema_error(
+                r, schema_place(n, "filters"), path,
+                "Invalid value: When using %s filter with path.replacePrefixMatch, exactly one PathPrefix match "
+                "must be specified",
+                types[k].name);
         for (size_t i = 0; i < rule->backend_count; i++) {
             if (!replaces_prefix(rule->backends[i].filters, rule->backends[i].filter_count, types[k].type))
                 continue;
-            schema_error(r, schema_place(n, "backendRefs"), path,
-                         "Invalid value: Within backendRefs, when using %s filter with path.replacePrefixMatch, exactly "
-                         "one PathPrefix match must be specified",
-                         types[k].name);
+            schema_error(
+                r, schema_place(n, "backendRefs"), path,
+                "Invalid value: Within backendRefs, when using %s filter with path.replacePrefixMatch, exactly "
+                "one PathPrefix match must be specified",
+                types[k].name);
             break;
         }
     }
@@ -427,10 +418,8 @@ static const struct field timeouts_fields[] = {
      .at = offsetof(struct raw_timeouts, backend),
      .has = HAS(struct raw_timeouts, has_backend)},
 };
-static const struct schema timeouts_schema = {FIELDS(timeouts_fields),
-                                              .size = sizeof(struct timeouts),
-                                              .raw_size = sizeof(struct raw_timeouts),
-                                              .finish = finish_timeouts};
+static const struct schema timeouts_schema = {FIELDS(timeouts_fields), .size = sizeof(struct timeouts),
+                                              .raw_size = sizeof(struct raw_timeouts), .finish = finish_timeouts};
 
 #define R(member) offsetof(struct route_rule, member)
 static const struct field rule_fields[] = {
@@ -459,9 +448,7 @@ static const struct field rule_fields[] = {
      .type = FIELD_UNREAD,
      .text = "sessionPersistence is not supported yet: sessions do not stick"},
 };
-static const struct schema rule_schema = {FIELDS(rule_fields),
-                                          .size = sizeof(struct route_rule),
-                                          .finish = finish_rule,
+static const struct schema rule_schema = {FIELDS(rule_fields), .size = sizeof(struct route_rule), .finish = finish_rule,
                                           .line = HAS(struct route_rule, line)};
 
 /* ---- spec ---- */
@@ -526,7 +513,8 @@ static const struct field spec_fields[] = {
      .schema = &rule_schema},
     {.name = "useDefaultGateways", .type = FIELD_UNREAD},
 };
-static const struct schema spec_schema = {FIELDS(spec_fields), .size = sizeof(struct http_route), .finish = finish_route};
+static const struct schema spec_schema = {FIELDS(spec_fields), .size = sizeof(struct http_route),
+                                          .finish = finish_route};
 static const struct field route_fields[] = {
     ROOT_FIELDS, {.name = "spec", .type = FIELD_OBJECT, .required = true, .at = 0, .schema = &spec_schema}};
 static const struct schema route_schema = {FIELDS(route_fields)};

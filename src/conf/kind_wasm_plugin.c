@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * WasmPlugin and TrafficExtension (extensions.istio.io/v1alpha1): one struct for both. The rules are those of Istio's CRDs
- * and webhook, in their words, but for two kindnesses: host:port/image without a scheme is an image, and a priority that would
- * stop istiod from reading every other plugin is refused in the one object that has it.
+ * WasmPlugin and TrafficExtension (extensions.istio.io/v1alpha1): one struct for both. The rules are those of Istio's
+ * CRDs and webhook, in their words, but for two kindnesses: host:port/image without a scheme is an image, and a
+ * priority that would stop istiod from reading every other plugin is refused in the one object that has it.
  */
 #include "conf/kinds.h"
 #include "conf/number.h"
@@ -85,10 +85,11 @@ static void finish_target(struct reader *r, const struct node *n, const struct p
             schema_warn(r, n, path, "a target of kind %s is for waypoints: it never applies on a gateway", ref->kind);
         return;
     }
-    schema_invalid(r, n, path,
-                   "targetRef must be to one of [Gateway.gateway.networking.k8s.io Service ServiceEntry.networking.istio.io "
-                   "GatewayClass.gateway.networking.k8s.io] but was %s/%s",
-                   ref->group, ref->kind);
+    schema_invalid(
+        r, n, path,
+        "targetRef must be to one of [Gateway.gateway.networking.k8s.io Service ServiceEntry.networking.istio.io "
+        "GatewayClass.gateway.networking.k8s.io] but was %s/%s",
+        ref->group, ref->kind);
 }
 
 static const struct field target_fields[] = {
@@ -108,10 +109,8 @@ static const struct field target_fields[] = {
      .max = 253},
     {.name = "namespace", .type = FIELD_STRING, .at = offsetof(struct raw_target, ns)},
 };
-static const struct schema target_schema = {FIELDS(target_fields),
-                                            .size = sizeof(struct target_ref),
-                                            .raw_size = sizeof(struct raw_target),
-                                            .finish = finish_target,
+static const struct schema target_schema = {FIELDS(target_fields), .size = sizeof(struct target_ref),
+                                            .raw_size = sizeof(struct raw_target), .finish = finish_target,
                                             .line = HAS(struct target_ref, line)};
 
 /* ---- match ---- */
@@ -141,8 +140,8 @@ static const struct field match_fields[] = {
      .schema = &port_schema,
      .unique = "number"},
 };
-static const struct schema match_schema = {
-    FIELDS(match_fields), .size = sizeof(struct traffic_match), .finish = finish_match};
+static const struct schema match_schema = {FIELDS(match_fields), .size = sizeof(struct traffic_match),
+                                           .finish = finish_match};
 
 /* ---- vmConfig ---- */
 
@@ -165,7 +164,12 @@ static void finish_env(struct reader *r, const struct node *n, const struct path
 
 static const char *const from_names[] = {"INLINE", "HOST", NULL};
 static const struct field env_fields[] = {
-    {.name = "name", .type = FIELD_STRING, .required = true, .at = offsetof(struct raw_env, name), .min = 1, .max = 256},
+    {.name = "name",
+     .type = FIELD_STRING,
+     .required = true,
+     .at = offsetof(struct raw_env, name),
+     .min = 1,
+     .max = 256},
     {.name = "value",
      .type = FIELD_STRING,
      .at = offsetof(struct raw_env, value),
@@ -173,10 +177,8 @@ static const struct field env_fields[] = {
      .max = 2048},
     {.name = "valueFrom", .type = FIELD_ENUM, .at = offsetof(struct raw_env, from), .names = from_names},
 };
-static const struct schema env_schema = {FIELDS(env_fields),
-                                         .size = sizeof(struct env_var),
-                                         .raw_size = sizeof(struct raw_env),
-                                         .finish = finish_env};
+static const struct schema env_schema = {FIELDS(env_fields), .size = sizeof(struct env_var),
+                                         .raw_size = sizeof(struct raw_env), .finish = finish_env};
 
 /* istio-agent takes every ISTIO_META_ variable out before Envoy sees it, so a filter never gets one. */
 static void finish_vm(struct reader *r, const struct node *n, const struct path *path, void *raw, void *out)
@@ -254,10 +256,10 @@ static void check_url(struct reader *r, const struct node *n, const struct path 
     }
     bool web = p->scheme == URL_HTTP || p->scheme == URL_HTTPS;
     if (rest.n == 0 || (web && (rest.p[0] == '/' || rest.p[0] == ':' || rest.p[0] == '?')))
-        schema_invalid(r, place, &at, "url must name a %s", web ? "host" : p->scheme == URL_FILE ? "file" : "image");
+        schema_invalid(r, place, &at, "url must name %s", web ? "a host" : p->scheme == URL_FILE ? "a file" : "an image");
     else if (!slashes && (rest.p[0] == '/' || rest.p[0] == '.'))
-        schema_warn(r, place, &at, "a url without a scheme is an image: this means oci://%s; a file is file://%s", p->url,
-                    p->url);
+        schema_warn(r, place, &at, "a url without a scheme is an image: this means oci://%s; a file is file://%s",
+                    p->url, p->url);
 }
 
 /* ---- annotations ---- */
@@ -267,24 +269,59 @@ struct annotation {
     const char *name;
     enum annotation_type type;
     size_t at;
-    int64_t min, max;        /* MS, BYTES */
-    const char *words[4];    /* WORD: index is the value */
+    int64_t min, max;     /* MS, BYTES */
+    const char *words[4]; /* WORD: index is the value */
     const char *must;
 };
 static const struct annotation annotations[] = {
-    {"plugin.weir/cpu-deadline", ANNOTATION_MS, offsetof(struct wasm_plugin, cpu_deadline_ms), 1, 60 * 1000, {NULL},
+    {"plugin.weir/cpu-deadline",
+     ANNOTATION_MS,
+     offsetof(struct wasm_plugin, cpu_deadline_ms),
+     1,
+     60 * 1000,
+     {NULL},
      "must be a duration from 1ms to 1m, such as \"50ms\""},
-    {"plugin.weir/start-deadline", ANNOTATION_MS, offsetof(struct wasm_plugin, start_deadline_ms), 1, 600 * 1000, {NULL},
+    {"plugin.weir/start-deadline",
+     ANNOTATION_MS,
+     offsetof(struct wasm_plugin, start_deadline_ms),
+     1,
+     600 * 1000,
+     {NULL},
      "must be a duration from 1ms to 10m, such as \"10s\""},
-    {"plugin.weir/pause-limit", ANNOTATION_MS, offsetof(struct wasm_plugin, pause_limit_ms), 100, 3600 * 1000, {NULL},
+    {"plugin.weir/pause-limit",
+     ANNOTATION_MS,
+     offsetof(struct wasm_plugin, pause_limit_ms),
+     100,
+     3600 * 1000,
+     {NULL},
      "must be a duration from 100ms to 1h, such as \"30s\""},
-    {"plugin.weir/memory-limit", ANNOTATION_BYTES, offsetof(struct wasm_plugin, memory_limit), 64 * 1024,
-     4ll * 1024 * 1024 * 1024, {NULL}, "must be a size from 64Ki to 4Gi, such as \"64Mi\""},
-    {"plugin.weir/utf8", ANNOTATION_WORD, offsetof(struct wasm_plugin, utf8), 0, 0, {"reject", "escape", "pass", NULL},
+    {"plugin.weir/memory-limit",
+     ANNOTATION_BYTES,
+     offsetof(struct wasm_plugin, memory_limit),
+     64 * 1024,
+     4ll * 1024 * 1024 * 1024,
+     {NULL},
+     "must be a size from 64Ki to 4Gi, such as \"64Mi\""},
+    {"plugin.weir/utf8",
+     ANNOTATION_WORD,
+     offsetof(struct wasm_plugin, utf8),
+     0,
+     0,
+     {"reject", "escape", "pass", NULL},
      "must be \"reject\", \"escape\" or \"pass\""},
-    {"plugin.weir/on-headers-pause", ANNOTATION_WORD, offsetof(struct wasm_plugin, pause_headers), 0, 0,
-     {"all", "headers", NULL}, "must be \"all\" or \"headers\""},
-    {"plugin.weir/vm-id", ANNOTATION_TEXT, offsetof(struct wasm_plugin, vm_id), 1, 253, {NULL},
+    {"plugin.weir/on-headers-pause",
+     ANNOTATION_WORD,
+     offsetof(struct wasm_plugin, pause_headers),
+     0,
+     0,
+     {"all", "headers", NULL},
+     "must be \"all\" or \"headers\""},
+    {"plugin.weir/vm-id",
+     ANNOTATION_TEXT,
+     offsetof(struct wasm_plugin, vm_id),
+     1,
+     253,
+     {NULL},
      "must be 1 to 253 bytes of printable text"},
 };
 
@@ -470,18 +507,14 @@ static const struct field plugin_spec_fields[] = {
      .has = HAS(struct raw_plugin, has_target),
      .schema = &target_schema},
 };
-static const struct schema plugin_spec_schema = {
-    FIELDS(plugin_spec_fields), .raw_size = sizeof(struct raw_plugin), .finish = finish_plugin_spec};
+static const struct schema plugin_spec_schema = {FIELDS(plugin_spec_fields), .raw_size = sizeof(struct raw_plugin),
+                                                 .finish = finish_plugin_spec};
 
 static const struct field wasm_fields[] = {WASM_FIELDS};
 static const struct schema wasm_schema = {FIELDS(wasm_fields), .finish = finish_wasm};
 static const struct field extension_spec_fields[] = {
     TARGETING_FIELDS(extension_phase_names),
-    {.name = "wasm",
-     .type = FIELD_OBJECT,
-     .at = 0,
-     .has = HAS(struct raw_plugin, has_wasm),
-     .schema = &wasm_schema},
+    {.name = "wasm", .type = FIELD_OBJECT, .at = 0, .has = HAS(struct raw_plugin, has_wasm), .schema = &wasm_schema},
     {.name = "lua", .type = FIELD_IGNORED, .has = HAS(struct raw_plugin, has_lua)},
 };
 static const struct schema extension_spec_schema = {

@@ -13,9 +13,9 @@ struct kind_reader {
     const struct format *name;   /* of metadata.name */
 };
 
-extern const struct kind_reader kind_gateway_class, kind_gateway, kind_http_route, kind_reference_grant, kind_wasm_plugin,
-    kind_traffic_extension, kind_service_entry, kind_service, kind_endpoint_slice, kind_namespace, kind_secret,
-    kind_config_map;
+extern const struct kind_reader kind_gateway_class, kind_gateway, kind_http_route, kind_reference_grant,
+    kind_wasm_plugin, kind_traffic_extension, kind_service_entry, kind_service, kind_endpoint_slice, kind_namespace,
+    kind_secret, kind_config_map;
 const struct kind_reader *kind_reader_of(enum kind kind);
 
 /* What every object has; metadata is read by meta_read beforehand. */
@@ -34,6 +34,5 @@ extern const struct schema schema_parameters_ref; /* struct parameters_ref, grou
 extern const struct schema schema_label_selector; /* struct label_selector */
 /* The HTTPRoute filter table, for rules and backendRefs. */
 extern const struct schema schema_route_filter; /* struct route_filter */
-
 
 #endif

@@ -24,8 +24,8 @@ NODISCARD bool number_parse_bytes(struct str s, uint64_t *bytes);
 void number_write_bytes(struct strbuf *out, uint64_t bytes);
 /* RFC 3339 date-time to seconds since 1970; fractions are cut. */
 NODISCARD bool number_parse_time(struct str s, int64_t *seconds);
-/* Standard base64 with padding (RFC 4648 section 4); CR and LF are skipped, as Go does. out has room for s.n / 4 * 3 bytes. On failure *n is
- * the offset of the first bad byte. */
+/* Standard base64 with padding (RFC 4648 section 4); CR and LF are skipped, as Go does. out has room for s.n / 4 * 3
+ * bytes. On failure *n is the offset of the first bad byte. */
 NODISCARD bool number_parse_base64(struct str s, uint8_t *out, size_t *n);
 
 #endif

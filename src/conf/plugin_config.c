@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Plugins hash, compare and parse their configuration: a byte that differs from what a cluster delivers is a bug. Keys are
- * sorted by bytes; null members are kept; 9007199254740993 becomes ...992, because a Struct holds doubles.
+ * Plugins hash, compare and parse their configuration: a byte that differs from what a cluster delivers is a bug. Keys
+ * are sorted by bytes; null members are kept; 9007199254740993 becomes ...992, because a Struct holds doubles.
  */
 #include <stdlib.h>
 

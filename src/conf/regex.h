@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The one dialect of regular expressions in resources: PCRE2 over bytes, matched against the whole subject, as Envoy matches
- * its own. Check and use must compile with the same options, hence this header: proxy code passes REGEX_OPTIONS too.
+ * The one dialect of regular expressions in resources: PCRE2 over bytes, matched against the whole subject, as Envoy
+ * matches its own. Check and use must compile with the same options, hence this header: proxy code passes REGEX_OPTIONS
+ * too.
  */
 #ifndef WEIR_CONF_REGEX_H
 #define WEIR_CONF_REGEX_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Filters of an HTTPRoute rule or backend. The API says each filter's parameters twice (type and a member of the same name),
- * so most errors are disagreements of the two. What Weir cannot honour yet is refused: a rule without its filter would let
- * through what the filter was meant to change.
+ * Filters of an HTTPRoute rule or backend. The API says each filter's parameters twice (type and a member of the same
+ * name), so most errors are disagreements of the two. What Weir cannot honour yet is refused: a rule without its filter
+ * would let through what the filter was meant to change.
  */
 #include "conf/kinds.h"
 
@@ -28,11 +28,34 @@ struct raw_filter {
     struct raw_extension extension;
 };
 
-enum { TYPE_REQUEST, TYPE_RESPONSE, TYPE_REDIRECT, TYPE_REWRITE, TYPE_EXTENSION, TYPE_MIRROR, TYPE_CORS, TYPE_AUTH, TYPE_COUNT };
-static const char *const filter_types[] = {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect",
-                                           "URLRewrite", "ExtensionRef", "RequestMirror", "CORS", "ExternalAuth", NULL};
-static const char *const filter_members[] = {"requestHeaderModifier", "responseHeaderModifier", "requestRedirect",
-                                             "urlRewrite", "extensionRef", "requestMirror", "cors", "externalAuth"};
+enum {
+    TYPE_REQUEST,
+    TYPE_RESPONSE,
+    TYPE_REDIRECT,
+    TYPE_REWRITE,
+    TYPE_EXTENSION,
+    TYPE_MIRROR,
+    TYPE_CORS,
+    TYPE_AUTH,
+    TYPE_COUNT
+};
+static const char *const filter_types[] = {"RequestHeaderModifier",
+                                           "ResponseHeaderModifier",
+                                           "RequestRedirect",
+                                           "URLRewrite",
+                                           "ExtensionRef",
+                                           "RequestMirror",
+                                           "CORS",
+                                           "ExternalAuth",
+                                           NULL};
+static const char *const filter_members[] = {"requestHeaderModifier",
+                                             "responseHeaderModifier",
+                                             "requestRedirect",
+                                             "urlRewrite",
+                                             "extensionRef",
+                                             "requestMirror",
+                                             "cors",
+                                             "externalAuth"};
 
 /* ---- header modifiers ---- */
 
@@ -63,8 +86,8 @@ static const struct field header_fields[] = {
      .min = 1,
      .max = 4096},
 };
-static const struct schema header_schema = {
-    FIELDS(header_fields), .size = sizeof(struct header_value), .finish = finish_header};
+static const struct schema header_schema = {FIELDS(header_fields), .size = sizeof(struct header_value),
+                                            .finish = finish_header};
 
 static const struct field modifier_fields[] = {
     {.name = "set",
@@ -127,8 +150,7 @@ static const struct field path_modifier_fields[] = {
     {.name = "replaceFullPath", .type = FIELD_STRING, .at = offsetof(struct raw_path_modifier, full), .max = 1024},
     {.name = "replacePrefixMatch", .type = FIELD_STRING, .at = offsetof(struct raw_path_modifier, prefix), .max = 1024},
 };
-static const struct schema path_modifier_schema = {FIELDS(path_modifier_fields),
-                                                   .size = sizeof(struct path_modifier),
+static const struct schema path_modifier_schema = {FIELDS(path_modifier_fields), .size = sizeof(struct path_modifier),
                                                    .raw_size = sizeof(struct raw_path_modifier),
                                                    .finish = finish_path_modifier};
 
@@ -166,12 +188,7 @@ static const char *const scheme_names[] = {"", "http", "https", NULL};
 static const struct field redirect_fields[] = {
     REWRITE_FIELDS,
     {.name = "scheme", .type = FIELD_ENUM, .at = offsetof(struct raw_redirect, scheme), .names = scheme_names},
-    {.name = "port",
-     .type = FIELD_INT,
-     .width = 2,
-     .at = offsetof(struct raw_redirect, port),
-     .min = 1,
-     .max = 65535},
+    {.name = "port", .type = FIELD_INT, .width = 2, .at = offsetof(struct raw_redirect, port), .min = 1, .max = 65535},
     {.name = "statusCode",
      .type = FIELD_INT,
      .width = 4,
@@ -179,8 +196,8 @@ static const struct field redirect_fields[] = {
      .min = 100,
      .max = 599},
 };
-static const struct schema redirect_schema = {
-    FIELDS(redirect_fields), .size = sizeof(struct raw_redirect), .finish = finish_redirect};
+static const struct schema redirect_schema = {FIELDS(redirect_fields), .size = sizeof(struct raw_redirect),
+                                              .finish = finish_redirect};
 static const struct field rewrite_fields[] = {REWRITE_FIELDS};
 static const struct schema rewrite_schema = {FIELDS(rewrite_fields), .size = sizeof(struct raw_redirect)};
 
@@ -260,7 +277,7 @@ static void finish_filter(struct reader *r, const struct node *n, const struct p
     }
 }
 
-#define F(member) offsetof(struct raw_filter, member)
+#define F(member)     offsetof(struct raw_filter, member)
 #define HAS_FILTER(i) (offsetof(struct raw_filter, has) + (i) + 1)
 static const struct field filter_fields[] = {
     {.name = "type", .type = FIELD_ENUM, .required = true, .at = F(type), .names = filter_types},
@@ -293,8 +310,6 @@ static const struct field filter_fields[] = {
     {.name = "cors", .type = FIELD_IGNORED, .has = HAS_FILTER(TYPE_CORS)},
     {.name = "externalAuth", .type = FIELD_IGNORED, .has = HAS_FILTER(TYPE_AUTH)},
 };
-const struct schema schema_route_filter = {FIELDS(filter_fields),
-                                           .size = sizeof(struct route_filter),
-                                           .raw_size = sizeof(struct raw_filter),
-                                           .finish = finish_filter,
+const struct schema schema_route_filter = {FIELDS(filter_fields), .size = sizeof(struct route_filter),
+                                           .raw_size = sizeof(struct raw_filter), .finish = finish_filter,
                                            .line = HAS(struct route_filter, line)};

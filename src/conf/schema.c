@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The reader of field tables. It must go on after an error (all errors are wanted at once), must not follow lists longer than
- * their limit, and must never print a Secret's values. Offsets are trusted: they come from tables in this layer, never from
- * the document.
+ * The reader of field tables. It must go on after an error (all errors are wanted at once), must not follow lists
+ * longer than their limit, and must never print a Secret's values. Offsets are trusted: they come from tables in this
+ * layer, never from the document.
  */
-#include <math.h>
 #include <stdio.h>
 
 #include "conf/number.h"
@@ -227,7 +226,7 @@ static bool read_int(struct reader *r, const struct field *f, const struct node 
 {
     int64_t v;
     if (!node_integer(n, &v)) {
-        if (n->type != NODE_FLOAT || n->u.number != floor(n->u.number)) {
+        if (!node_is_whole(n)) {
             schema_wrong_type(r, n, path, "integer");
             return false;
         }
@@ -258,7 +257,7 @@ static void read_enum(struct reader *r, const struct field *f, const struct node
         return;
     }
     for (int i = 0; f->names[i] != NULL; i++) {
-        if (str_is(n->u.string, f->names[i])) {
+        if (n->u.string.n != 0 && str_is(n->u.string, f->names[i])) {
             *out = i;
             return;
         }
@@ -267,8 +266,13 @@ static void read_enum(struct reader *r, const struct field *f, const struct node
     strbuf_addz(&b, "Unsupported value: ");
     show_value(r, n, &b);
     strbuf_addz(&b, "supported values: ");
-    for (int i = 0; f->names[i] != NULL; i++)
-        strbuf_printf(&b, "%s\"%s\"", i == 0 ? "" : ", ", f->names[i]);
+    const char *comma = "";
+    for (int i = 0; f->names[i] != NULL; i++) {
+        if (f->names[i][0] == '\0')
+            continue; /* stands for "absent" */
+        strbuf_printf(&b, "%s\"%s\"", comma, f->names[i]);
+        comma = ", ";
+    }
     char *z = strbuf_take(&b);
     schema_error(r, n, path, "%s", z);
     mem_free(z);

@@ -23,7 +23,7 @@ struct path {
 };
 
 struct reader {
-    struct conf_memory *memory; /* of the resource: what is read is copied there */
+    struct conf_memory *memory;  /* of the resource: what is read is copied there */
     struct conf_memory *scratch; /* of the document: gone once it is read */
     struct diag *diag;
     const char *file, *title; /* may be NULL */
@@ -55,24 +55,25 @@ struct field {
     const char *name;
     enum field_type type;
     bool required;
-    uint8_t width;              /* INT; negative numbers allowed when min < 0 */
-    size_t at, count_at;        /* offsets */
-    size_t has;                 /* HAS(type, member): a bool that becomes true when the field is there; 0: none */
-    int64_t min, max;           /* INT: range; STRING, STRINGS: length in bytes; 0, 0: none */
+    uint8_t width;               /* INT; negative numbers allowed when min < 0 */
+    size_t at, count_at;         /* offsets */
+    size_t has;                  /* HAS(type, member): a bool that becomes true when the field is there; 0: none */
+    int64_t min, max;            /* INT: range; STRING, STRINGS: length in bytes; 0, 0: none */
     size_t min_items, max_items; /* OBJECTS, STRINGS, INTS, LABELS; max_items 0: 4096 */
     const struct format *format; /* STRING, STRINGS */
-    const char *const *names;   /* ENUM; NULL-terminated */
+    const char *const *names;    /* ENUM; NULL-terminated */
     const struct schema *schema; /* OBJECT, POINTER, OBJECTS */
-    const char *unique;         /* OBJECTS: the member that no two items share */
-    enum node_type node_type;   /* NODE */
-    const char *text;           /* UNREAD: what to say instead of "is not supported yet and has no effect" */
+    const char *unique;          /* OBJECTS: the member that no two items share */
+    enum node_type node_type;    /* NODE */
+    const char *text;            /* UNREAD: what to say instead of "is not supported yet and has no effect" */
 };
 
 struct schema {
     const struct field *fields;
     size_t field_count;
     size_t size;     /* of the struct that is filled, for POINTER and OBJECTS */
-    size_t raw_size; /* 0: fields are offsets into that struct; else into a zeroed one of this size, which finish turns into it */
+    size_t raw_size; /* 0: fields are offsets into that struct; else into a zeroed one of this size, which finish turns
+                        into it */
     /* Called once the fields are read, also when some are wrong (they are zero then). raw == out when raw_size is 0. */
     void (*finish)(struct reader *r, const struct node *n, const struct path *path, void *raw, void *out);
     size_t line, col; /* HAS(type, member) of unsigned members for the place; 0: none */
@@ -80,7 +81,7 @@ struct schema {
 };
 
 #define HAS(type, member) (offsetof(type, member) + 1)
-#define FIELDS(table) .fields = (table), .field_count = ARRAY_LEN(table)
+#define FIELDS(table)     .fields = (table), .field_count = ARRAY_LEN(table)
 
 /* Reads the members of n along s into out. */
 void schema_read(struct reader *r, const struct schema *s, const struct node *n, const struct path *path, void *out);

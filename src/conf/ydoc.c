@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * libyaml's events become nodes. libyaml shows in this file alone. What makes it hard is text that is small but large to walk:
- * nesting (bounded by depth), aliases of aliases (bounded by counting every appearance) and anchors that contain
- * themselves (refused). Duplicate keys are reported but do not stop the reading: the other errors are wanted too.
- * Text that begins with a brace or bracket is tried as JSON first, since libyaml does not know all of it (surrogate pairs).
+ * libyaml's events become nodes. libyaml shows in this file alone. What makes it hard is text that is small but large
+ * to walk: nesting (bounded by depth), aliases of aliases (bounded by counting every appearance) and anchors that
+ * contain themselves (refused). Duplicate keys are reported but do not stop the reading: the other errors are wanted
+ * too. Text that begins with a brace or bracket is tried as JSON first, since libyaml does not know all of it
+ * (surrogate pairs).
  */
 #include <math.h>
 #include <yaml.h>
@@ -68,13 +69,21 @@ const struct node *node_get(const struct node *n, const char *key)
     return m != NULL && m->value->type != NODE_NULL ? m->value : NULL;
 }
 
+bool node_is_whole(const struct node *n)
+{
+    if (n->type != NODE_FLOAT)
+        return n->type == NODE_INT;
+    /* From 2^53 on every double is whole. */
+    return fabs(n->u.number) >= 0x1p53 || n->u.number == (double)(int64_t)n->u.number;
+}
+
 bool node_integer(const struct node *n, int64_t *out)
 {
     if (n->type == NODE_INT) {
         *out = n->u.integer;
         return true;
     }
-    if (n->type != NODE_FLOAT || n->u.number != floor(n->u.number) || fabs(n->u.number) >= 0x1p63)
+    if (!node_is_whole(n) || fabs(n->u.number) >= 0x1p63)
         return false;
     *out = (int64_t)n->u.number;
     return true;
@@ -246,8 +255,7 @@ static struct node *read_list(struct ydoc_stream *s, const yaml_event_t *start, 
 }
 
 /* "<<: *defaults": members that the map does not set itself; of several sources the first wins. */
-static void merge_into(struct ydoc_stream *s, struct node *n, size_t *cap, const struct node *source,
-                       struct map *own)
+static void merge_into(struct ydoc_stream *s, struct node *n, size_t *cap, const struct node *source, struct map *own)
 {
     if (source->type != NODE_MAP) {
         ydoc_add_problem(s->doc, s->memory, source->line, source->col,
@@ -259,8 +267,7 @@ static void merge_into(struct ydoc_stream *s, struct node *n, size_t *cap, const
         if (map_get(own, m->key) != NULL)
             continue;
         map_set(own, m->key, n);
-        n->u.map.members =
-            memory_grow(s->memory, n->u.map.members, n->u.map.count, cap, sizeof(struct member));
+        n->u.map.members = memory_grow(s->memory, n->u.map.members, n->u.map.count, cap, sizeof(struct member));
         n->u.map.members[n->u.map.count++] = *m;
     }
 }

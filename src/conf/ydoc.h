@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A document as a tree of nodes, each with the place it came from: YAML 1.1 with the scalar rules of Kubernetes' tools
- * (sigs.k8s.io/yaml), or JSON. Aliases share nodes, so the tree is a graph without cycles: whoever walks it is bounded by the
- * node cap below, which counts an aliased subtree each time it appears.
+ * (sigs.k8s.io/yaml), or JSON. Aliases share nodes, so the tree is a graph without cycles: whoever walks it is bounded
+ * by the node cap below, which counts an aliased subtree each time it appears.
  */
 #ifndef WEIR_CONF_YDOC_H
 #define WEIR_CONF_YDOC_H
@@ -67,8 +67,11 @@ void ydoc_close(struct ydoc_stream *s);
 const struct member *node_member(const struct node *n, struct str key);
 /* As node_member, its value; NULL too when the value is null. */
 const struct node *node_get(const struct node *n, const char *key);
-/* The name Kubernetes' messages have for a type: "object", "array", "string", "integer", "number", "boolean", "null". */
+/* The name Kubernetes' messages have for a type: "object", "array", "string", "integer", "number", "boolean", "null".
+ */
 const char *node_type_name(const struct node *n);
+/* A number without a fraction, of any size. */
+bool node_is_whole(const struct node *n);
 /* Whole numbers, also those written as 5.0; false for anything else and beyond 64 bits. */
 NODISCARD bool node_integer(const struct node *n, int64_t *out);
 
@@ -88,7 +91,8 @@ struct node *yscalar_read(struct ydoc *d, struct conf_memory *memory, struct str
 /* Key of a map: text of any scalar but null. False when it cannot be one. */
 NODISCARD bool yscalar_key(struct conf_memory *memory, const struct node *n, struct str *key);
 
-/* json_text.c: one JSON value from *at on, spaces skipped before and after. False when it is no JSON (YAML may still be). */
+/* json_text.c: one JSON value from *at on, spaces skipped before and after. False when it is no JSON (YAML may still
+ * be). */
 NODISCARD bool json_text_read(struct ydoc *d, struct conf_memory *memory, struct str text, size_t *at, unsigned *line,
                               size_t *line_start);
 

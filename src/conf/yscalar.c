@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a YAML scalar means to kubectl and istiod: both read YAML 1.1 through Go's yaml.v2, so that `on` is a boolean, `010`
- * is eight and a date is a string. A reader of YAML 1.2 would hand plugins other configurations than a cluster does.
+ * What a YAML scalar means to kubectl and istiod: both read YAML 1.1 through Go's yaml.v2, so that `on` is a boolean,
+ * `010` is eight and a date is a string. A reader of YAML 1.2 would hand plugins other configurations than a cluster
+ * does.
  */
 #include <errno.h>
 #include <math.h>
@@ -18,13 +19,13 @@ struct word {
     bool value;
 };
 static const struct word words[] = {
-    {"y", NODE_BOOL, true},    {"Y", NODE_BOOL, true},    {"yes", NODE_BOOL, true},    {"Yes", NODE_BOOL, true},
-    {"YES", NODE_BOOL, true},  {"true", NODE_BOOL, true}, {"True", NODE_BOOL, true},   {"TRUE", NODE_BOOL, true},
-    {"on", NODE_BOOL, true},   {"On", NODE_BOOL, true},   {"ON", NODE_BOOL, true},     {"n", NODE_BOOL, false},
-    {"N", NODE_BOOL, false},   {"no", NODE_BOOL, false},  {"No", NODE_BOOL, false},    {"NO", NODE_BOOL, false},
+    {"y", NODE_BOOL, true},      {"Y", NODE_BOOL, true},      {"yes", NODE_BOOL, true},    {"Yes", NODE_BOOL, true},
+    {"YES", NODE_BOOL, true},    {"true", NODE_BOOL, true},   {"True", NODE_BOOL, true},   {"TRUE", NODE_BOOL, true},
+    {"on", NODE_BOOL, true},     {"On", NODE_BOOL, true},     {"ON", NODE_BOOL, true},     {"n", NODE_BOOL, false},
+    {"N", NODE_BOOL, false},     {"no", NODE_BOOL, false},    {"No", NODE_BOOL, false},    {"NO", NODE_BOOL, false},
     {"false", NODE_BOOL, false}, {"False", NODE_BOOL, false}, {"FALSE", NODE_BOOL, false}, {"off", NODE_BOOL, false},
-    {"Off", NODE_BOOL, false}, {"OFF", NODE_BOOL, false}, {"", NODE_NULL, false},      {"~", NODE_NULL, false},
-    {"null", NODE_NULL, false}, {"Null", NODE_NULL, false}, {"NULL", NODE_NULL, false},
+    {"Off", NODE_BOOL, false},   {"OFF", NODE_BOOL, false},   {"", NODE_NULL, false},      {"~", NODE_NULL, false},
+    {"null", NODE_NULL, false},  {"Null", NODE_NULL, false},  {"NULL", NODE_NULL, false},
 };
 
 static bool is_not_finite_word(struct str s)
@@ -195,8 +196,8 @@ struct node *yscalar_read(struct ydoc *d, struct conf_memory *memory, struct str
         name = tag + sizeof tag_prefix - 1;
     if (name != NULL && strcmp(name, "binary") == 0)
         return read_binary(d, memory, text, line, col);
-    bool typed = name != NULL && (strcmp(name, "int") == 0 || strcmp(name, "float") == 0 ||
-                                  strcmp(name, "bool") == 0 || strcmp(name, "null") == 0);
+    bool typed = name != NULL && (strcmp(name, "int") == 0 || strcmp(name, "float") == 0 || strcmp(name, "bool") == 0 ||
+                                  strcmp(name, "null") == 0);
     if (!typed && (tag != NULL || !plain))
         return node_new_string(memory, text, line, col);
     struct node *n = resolve_plain(d, memory, text, line, col);

@@ -108,7 +108,7 @@ static void job_finish(struct job *j)
     job_close(j, true);
 }
 
-static void on_exit(uv_process_t *process, int64_t status, int signal_number)
+static void child_ended(uv_process_t *process, int64_t status, int signal_number)
 {
     struct job *j = process->data;
     j->exited = true;
@@ -155,7 +155,7 @@ static void job_start(struct compiler *c, struct job *j)
     char *env[] = {path, c->delay, NULL};
     uv_stdio_container_t stdio[3] = {
         {.flags = UV_IGNORE}, {.flags = UV_IGNORE}, {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&j->errors}};
-    uv_process_options_t options = {.exit_cb = on_exit, .file = c->program, .args = args, .env = env, .stdio_count = 3, .stdio = stdio};
+    uv_process_options_t options = {.exit_cb = child_ended, .file = c->program, .args = args, .env = env, .stdio_count = 3, .stdio = stdio};
     int error = uv_spawn(&c->loop->uv, &j->process, &options);
     if (error != 0) {
         list_remove(&j->node);

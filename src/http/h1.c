@@ -429,7 +429,7 @@ static bool step_chunked(struct h1 *h)
         h->trailers = arena_zalloc(h->arena, sizeof *h->trailers);
     buf_init(&data, h->in->pool);
     r = collect_chunks(h, &data, &why);
-    if (r != PARSE_DONE && r != PARSE_MORE)
+    if (r != PARSE_DONE && r != PARSE_MORE && data.n == 0) /* what came before the error is given first */
         refuse_parse(h, r, why);
     else if (is_over_limit(h, h->in_bytes))
         refuse(h, LEG_BODY_TOO_LARGE, 413, "body too large");

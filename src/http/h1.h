@@ -30,7 +30,7 @@ struct h1_ops {
      * (head memory). NULL: refuse (the owner has queued what it wants to say, e.g. by h1_send_error, and closes). */
     struct arena *(*on_begin)(struct h1 *h);
     /* Server: a request is refused and no response has begun; h->bad_status is what it deserves (400, 413, 414, 431,
-     * 501, 505). why may be NULL. Two cases:
+     * 501, 505; 502 when the stream gave a response that cannot be sent). why may be NULL. Two cases:
      *  - the head is bad: the leg is still attached, the stream has had no event. The owner either calls h1_send_error
      *    (which forgets the leg; reset the stream afterwards), or lets the stream answer through the leg: the response
      *    says Connection: close and the stream's detach leads to on_exchange_end(false) as usual.

@@ -118,8 +118,10 @@ static enum parse read_trailers(struct h1_chunked *c, struct str in, const struc
         memcpy(copy, in.p, end);
         r = h1_trailers_parse(copy, copy + end, limits, trailers, why);
     }
-    c->state = H1_CHUNK_DONE;
-    *skip = end;
+    if (r == PARSE_DONE) {
+        c->state = H1_CHUNK_DONE;
+        *skip = end;
+    }
     return r;
 }
 

@@ -52,8 +52,21 @@ static struct str format_decimal(uint64_t v, char digits[20])
     return str_span(digits + at, 20 - at);
 }
 
+/* name is not empty. */
 static void put_field(struct writer *w, struct str name, struct str value)
 {
+    if (name.n + value.n + 4 <= (size_t)(w->end - w->at)) {
+        char *p = w->at;
+        memcpy(p, name.p, name.n);
+        p += name.n;
+        memcpy(p, ": ", 2);
+        if (value.n > 0)
+            memcpy(p + 2, value.p, value.n);
+        p += 2 + value.n;
+        memcpy(p, "\r\n", 2);
+        w->at = p + 2;
+        return;
+    }
     put(w, name);
     PUT(w, ": ");
     put(w, value);
@@ -89,19 +102,28 @@ static bool is_writable(const struct header *f)
     return (f->id != HDR_OTHER || h1_is_token(f->name)) && h1_is_field_value(f->value);
 }
 
-static void put_fields(struct writer *w, const struct h1_head *head)
+static bool is_te_trailers(const struct header *f)
 {
-    bool refused;
+    return f->id == HDR_TE && str_ieq(str_trim(f->value), STR("trailers"));
+}
+
+/* Returns whether "te: trailers" is among them (not written here). */
+static bool put_fields(struct writer *w, const struct h1_head *head)
+{
+    bool refused, te = false;
 
     for (uint32_t i = 0; i < head->headers->count; i++) {
         const struct header *f = &head->headers->list[i];
-        if (is_codecs(head, f, &refused))
+        if (is_codecs(head, f, &refused)) {
             *head->dropped += refused;
-        else if (is_writable(f))
+            te = te || is_te_trailers(f);
+        } else if (is_writable(f)) {
             put_field(w, f->name, f->value);
-        else
+        } else {
             (*head->dropped)++;
+        }
     }
+    return te;
 }
 
 static void put_framing(struct writer *w, const struct h1_head *head)
@@ -121,15 +143,8 @@ static void put_framing(struct writer *w, const struct h1_head *head)
     }
 }
 
-static bool wants_trailers(const struct h1_head *head)
+static void put_connection(struct writer *w, const struct h1_head *head, bool te)
 {
-    return head->te_trailers && str_ieq(str_trim(headers_value(head->headers, HDR_TE)), STR("trailers"));
-}
-
-static void put_connection(struct writer *w, const struct h1_head *head)
-{
-    bool te = wants_trailers(head);
-
     if (te)
         PUT(w, "te: trailers\r\n");
     switch (head->connection) {
@@ -149,6 +164,7 @@ static void put_connection(struct writer *w, const struct h1_head *head)
 void h1_encode_request(struct buf *out, const struct h1_head *head)
 {
     struct writer w;
+    bool te;
 
     writer_open(&w, out);
     put(&w, head->method);
@@ -156,9 +172,9 @@ void h1_encode_request(struct buf *out, const struct h1_head *head)
     put(&w, head->path);
     PUT(&w, " HTTP/1.1\r\n");
     put_field(&w, STR("host"), head->host);
-    put_fields(&w, head);
+    te = put_fields(&w, head);
     put_framing(&w, head);
-    put_connection(&w, head);
+    put_connection(&w, head, te);
     PUT(&w, "\r\n");
     writer_close(&w);
 }
@@ -174,13 +190,13 @@ void h1_encode_response(struct buf *out, const struct h1_head *head)
     PUT(&w, " ");
     put(&w, str_of(http_status_text(head->status)));
     PUT(&w, "\r\n");
-    put_fields(&w, head);
+    (void)put_fields(&w, head);
     if (head->server_name != NULL && headers_get_id(head->headers, HDR_SERVER) == NULL)
         put_field(&w, STR("server"), str_of(head->server_name));
     if (head->content_type != NULL)
         put_field(&w, STR("content-type"), str_of(head->content_type));
     put_framing(&w, head);
-    put_connection(&w, head);
+    put_connection(&w, head, false);
     PUT(&w, "\r\n");
     writer_close(&w);
 }

@@ -27,7 +27,6 @@ struct h1_head {
     const char *server_name;       /* responses; NULL: add none */
     const char *content_type;      /* responses; NULL: the map's */
     struct str method, path, host; /* requests */
-    bool te_trailers;              /* requests: the map's "te: trailers" may go out */
     uint64_t *dropped;             /* counts fields that were refused */
 };
 

@@ -56,7 +56,8 @@ void h1_chunked_init(struct h1_chunked *c);
 /* Looks at in; says how many bytes to skip (framing) and how many after them are data. At the end state is DONE and
  * trailers (may be empty; fields that are framing are left out) are in *trailers, which this initialises.
  * PARSE_DONE: skip and data are set (data may be 0; call again for the rest unless state is DONE). PARSE_MORE: needs
- * more than is there in one piece; nothing is to be skipped and the same bytes, longer, come again. */
+ * more than is there in one piece; nothing is to be skipped and the same bytes, longer, come again. After an
+ * error the same bytes give the same error. */
 NODISCARD enum parse h1_chunked_next(struct h1_chunked *c, struct str in, const struct h1_limits *limits,
                                      struct arena *arena, struct headers *trailers, size_t *skip, size_t *data,
                                      const char **why);

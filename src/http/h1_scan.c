@@ -49,22 +49,13 @@ const char *h1_find_control(const char *p, const char *end)
     return p;
 }
 
-size_t h1_span(struct str s, enum h1_class k)
-{
-    size_t n = 0;
-
-    while (n < s.n && h1_is(s.p[n], k))
-        n++;
-    return n;
-}
-
 bool h1_is_token(struct str s) { return s.n > 0 && h1_span(s, H1_TOKEN) == s.n; }
 
 bool h1_is_field_value(struct str s)
 {
-    const char *end = s.p + s.n;
-
-    for (const char *p = s.p; s.n > 0 && (p = h1_find_control(p, end)) < end; p++)
+    if (s.n == 0)
+        return true;
+    for (const char *p = s.p, *end = s.p + s.n; (p = h1_find_control(p, end)) < end; p++)
         if (*p != '\t')
             return false;
     return true;

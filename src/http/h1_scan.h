@@ -26,7 +26,14 @@ static inline char h1_lower_of(char c) { return h1_lower[(uint8_t)c]; }
 /* The first control byte (below 0x20, or 0x7f) in [p, end), or end. */
 const char *h1_find_control(const char *p, const char *end);
 /* Length of the longest prefix of s whose bytes are all of class k. */
-size_t h1_span(struct str s, enum h1_class k);
+static inline size_t h1_span(struct str s, enum h1_class k)
+{
+    size_t n = 0;
+
+    while (n < s.n && h1_is(s.p[n], k))
+        n++;
+    return n;
+}
 /* One protocol of an Upgrade field that may pass: "token" or "token/token", but no HTTP (h2c and its like would let
  * a client speak past the filters). */
 bool h1_is_upgrade_protocol(struct str s);

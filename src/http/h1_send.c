@@ -50,10 +50,12 @@ static unsigned final_status(const struct message *msg)
 /* The one protocol that is being switched to, or an empty string when there is none that may pass. */
 static struct str upgrade_protocol(const struct message *msg)
 {
-    struct str upgrade = str_trim(headers_value(&msg->headers, HDR_UPGRADE));
-    bool one = headers_count_id(&msg->headers, HDR_UPGRADE) == 1;
+    struct str upgrade;
 
-    return msg->upgrade && one && h1_is_upgrade_protocol(upgrade) ? upgrade : STR_NONE;
+    if (!msg->upgrade || headers_count_id(&msg->headers, HDR_UPGRADE) != 1)
+        return STR_NONE;
+    upgrade = str_trim(headers_value(&msg->headers, HDR_UPGRADE));
+    return h1_is_upgrade_protocol(upgrade) ? upgrade : STR_NONE;
 }
 
 static void send_switch(struct h1 *h, const struct message *msg)
@@ -157,7 +159,6 @@ static void send_request(struct h1 *h, const struct message *msg, bool end)
                            .method = headers_value(&msg->headers, HDR_METHOD),
                            .path = headers_value(&msg->headers, HDR_PATH),
                            .host = headers_value(&msg->headers, HDR_AUTHORITY),
-                           .te_trailers = true,
                            .upgrade = upgrade_protocol(msg),
                            .dropped = &h->dropped_headers};
     enum message_body body = BODY_NONE;

@@ -41,7 +41,7 @@ static int wanted_events(const struct conn *c)
 static void update_interest(struct conn *c)
 {
     int events = wanted_events(c);
-    if (c->closing || events == c->interest)
+    if (c->closing || c->in_event || events == c->interest)
         return;
     c->interest = events;
     if (events == 0)
@@ -162,6 +162,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     struct conn *c = CONTAINER_OF(poll, struct conn, poll);
     if (status < 0)
         c->interest = 0;
+    c->in_event = true;
     if (c->connecting) {
         finish_connect(c, status < 0);
     } else if (status < 0) {
@@ -181,8 +182,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
             c->ops->on_hangup(c);
         }
     }
-    if (!c->closing)
-        update_interest(c);
+    c->in_event = false;
+    update_interest(c);
 }
 
 void conn_want_read(struct conn *c, bool on)

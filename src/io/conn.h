@@ -37,7 +37,8 @@ bool addr_is_loopback(const struct addr *a);
 bool addr_eq(const struct addr *a, const struct addr *b);
 /* "::ffff:1.2.3.4" becomes plain IPv4. */
 void addr_unmap(struct addr *a);
-/* "ip:port" ("[ip]:port" for v6; "local" when it is neither, as a socket pair's); returns the length written. Without port when !with_port. */
+/* "ip:port" ("[ip]:port" for v6; "local" when it is neither, as a socket pair's); returns the length written. Without
+ * port when !with_port. */
 size_t addr_format(const struct addr *a, bool with_port, char out[ADDR_TEXT_MAX]);
 
 enum io_result { IO_OK, IO_AGAIN, IO_EOF, IO_FAIL };
@@ -65,6 +66,7 @@ struct conn {
     int fd;
     int interest; /* UV_READABLE | UV_WRITABLE | UV_DISCONNECT as told to libuv */
     bool connecting, closing;
+    bool in_event;   /* an event is being told: the interest changes once, after it */
     bool read_eof;   /* the peer sent FIN */
     bool write_eof;  /* we sent FIN */
     bool want_read;
@@ -75,9 +77,10 @@ struct conn {
     uint64_t bytes_in, bytes_out;
 };
 
-/* Takes fd (non-blocking, connected). TCP_NODELAY is set. Reads nothing until conn_want_read. false: the
+/* Takes fd (non-blocking, connected). TCP_NODELAY is set. Nothing is watched until the first conn_want_read. false: the
  * descriptor could not be watched; fd is closed. */
-NODISCARD bool conn_init(struct conn *c, struct loop *loop, int fd, struct chunk_pool *pool, const struct conn_ops *ops);
+NODISCARD bool conn_init(struct conn *c, struct loop *loop, int fd, struct chunk_pool *pool,
+                         const struct conn_ops *ops);
 /* Begins to connect. false: refused at once (c->error), nothing to close. May not call back before returning. */
 NODISCARD bool conn_connect(struct conn *c, struct loop *loop, const struct addr *to, struct chunk_pool *pool,
                             const struct conn_ops *ops);

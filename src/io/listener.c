@@ -149,7 +149,7 @@ void listener_init(struct listener *l, struct loop *loop, int fd,
 
 void listener_pause(struct listener *l, bool on)
 {
-    if (l->paused == on || l->closing != 0)
+    if (l->paused == on || l->closing != 0 || l->fd < 0)
         return;
     l->paused = on;
     if (on)
@@ -170,7 +170,7 @@ static void on_backoff_closed(struct loop_timer *timer) { one_closed(CONTAINER_O
 
 void listener_close(struct listener *l, void (*closed)(struct listener *l))
 {
-    if (l->closing != 0)
+    if (l->closing != 0 || l->fd < 0)
         return;
     l->closing = 2; /* the poll handle and the timer */
     l->closed = closed;

@@ -31,7 +31,8 @@ int listener_open(const struct addr *addr, int backlog);
 void listener_init(struct listener *l, struct loop *loop, int fd,
                    void (*on_accept)(struct listener *l, int fd, const struct addr *peer), void *owner);
 void listener_pause(struct listener *l, bool on);
-/* Accepts what the kernel has already queued (until EAGAIN), then closes: no connection is reset. */
+/* Accepts what the kernel has already queued (until EAGAIN), which calls on_accept from inside, then closes: no
+ * connection is reset. `closed` comes later from the loop. */
 void listener_close(struct listener *l, void (*closed)(struct listener *l));
 
 #endif

@@ -27,8 +27,9 @@ void loop_fini(struct loop *loop);
 /* Milliseconds, monotonic, as of the beginning of this turn. No system call. */
 static inline uint64_t loop_now(const struct loop *loop) { return uv_now(&loop->uv); }
 
-/* Work for later in this turn of the loop, after the current callback has returned. A task is embedded in what
- * it works on; deferring one that waits already does nothing. */
+/* Work for later in this turn of the loop, after the current callback has returned; tasks deferred by tasks run in the
+ * same turn too, up to 16 rounds of them. A task is embedded in what it works on; deferring one that waits already does
+ * nothing. */
 struct loop_task {
     struct list node;
     void (*fn)(struct loop_task *task);

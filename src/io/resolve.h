@@ -17,7 +17,8 @@ struct resolve_answer {
 };
 /* servers: "127.0.0.1:5353,..." or NULL for the system's. NULL on failure. */
 struct resolver *resolver_new(struct loop *loop, const char *servers);
-/* Calls back exactly once, never before returning. "localhost" and IP literals are answered without a query. */
+/* Calls back exactly once, never before returning. "localhost" (127.0.0.1) and IP literals are answered without a
+ * query. An answer from the hosts file has ttl 0: the caller sets a floor. */
 void resolver_query(struct resolver *r, struct str name, void (*done)(void *arg, const struct resolve_answer *answer),
                     void *arg);
 /* Outstanding queries call back with an error first. */

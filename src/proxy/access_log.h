@@ -11,10 +11,12 @@
 
 struct stream;
 struct access_log;
-/* text: Envoy format string or NULL for the default of kind. NULL when kind is OFF, or on a bad format (error in diag). */
+/* text: NULL for the default of kind (TEXT: Envoy's default format; JSON: Istio's field names). TEXT: an Envoy format string, one line. JSON: a JSON
+ * object whose strings are Envoy formats; one that is a single operator gives a number, a string or null. NULL when kind is OFF, or on a bad format
+ * (errors in diag, path "access-log-format"). The result is immutable: threads may share it. */
 struct access_log *access_log_new(enum access_log_format kind, const char *text, struct diag *diag);
 void access_log_free(struct access_log *log);
-/* Appends one line without newline. */
+/* Appends one line without newline. Reads s only; end_ns must be set. */
 void access_log_write(const struct access_log *log, struct stream *s, struct strbuf *out);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The chain: brings heads, bodies and trailers from filter to filter as docs/abi.md section 1 says. What makes it hard: a filter may hold the head while it
- * still wants the body, may hold the body while trailers pass it, may let go of everything from any callback or from outside, and may end the stream in each of
- * them. So every callback is followed by a look at stream_is_stopped, and state changes only here. It never waits, never sends
- * and never frees a filter.
+ * The chain: brings heads, bodies and trailers from filter to filter as docs/abi.md section 1 says. What makes it hard:
+ * a filter may hold the head while it still wants the body, may hold the body while trailers pass it, may let go of
+ * everything from any callback or from outside, and may end the stream in each of them. So every callback is followed
+ * by a look at stream_is_stopped, and state changes only here. It never waits, never sends and never frees a filter.
  */
 #include "proxy/stream_private.h"
 
@@ -114,7 +114,8 @@ static enum filter_result call_body(struct filter *f, enum direction dir, struct
     fl->shown = data;
     fl->shown_to = f;
     fl->shown_end = end;
-    enum filter_result r = dir == DIR_REQUEST ? f->ops->request_body(f, data, end) : f->ops->response_body(f, data, end);
+    enum filter_result r =
+        dir == DIR_REQUEST ? f->ops->request_body(f, data, end) : f->ops->response_body(f, data, end);
     fl->shown = NULL;
     fl->shown_to = NULL;
     if (data->n != before)
@@ -188,7 +189,7 @@ static bool pass_filter(struct stream *s, enum direction dir, struct filter *f, 
     }
     if (show == side->held)
         buf_move(data, side->held, side->held->n);
-    side->end_held = false;
+    side->end_held = side->over_is_error = false;
     if (side->state == FILTER_IN_CALLBACK) /* else it has bypassed itself */
         side->state = *end ? FILTER_FINISHED : FILTER_OPEN;
     release_head(s, dir, chain_position(f, dir));
@@ -202,14 +203,16 @@ static void sink_data(struct stream *s, enum direction dir, struct buf *data, bo
 
     if (end)
         fl->out_end = true;
-    if (!fl->head_sent || leg == NULL || fl->out.n > 0 || end) {
+    if (!fl->head_sent || leg == NULL || fl->out.n > 0 || fl->has_trailers) {
         buf_move(&fl->out, data, data->n); /* the step table sends it */
         return;
     }
+    if (data->n == 0 && !end)
+        return;
     s->side[dir].body_bytes_out += data->n;
+    s->side[dir].ended = end;
     s->priv->sent_body = s->priv->sent_body || dir == DIR_REQUEST;
-    if (data->n > 0)
-        leg->codec->send_body(leg, data, false);
+    leg->codec->send_body(leg, data, end);
 }
 
 void chain_data(struct stream *s, enum direction dir, uint32_t position, struct buf *data, bool end)

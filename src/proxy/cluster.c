@@ -103,8 +103,7 @@ void cluster_update(struct cluster *c, const struct endpoint_conf *endpoints, si
     c->next = n != 0 ? c->next % n : 0;
     c->equal_weights = equal;
     c->known = true;
-    MAP_EACH(e, &old)
-    {
+    MAP_EACH (e, &old) {
         endpoint_remove(e->value);
     }
     map_free(&old);
@@ -183,8 +182,7 @@ void cluster_clear_aliases(struct cluster_table *t) { map_free(&t->aliases); }
 
 void cluster_table_free(struct cluster_table *t)
 {
-    MAP_EACH(e, &t->by_key)
-    {
+    MAP_EACH (e, &t->by_key) {
         struct cluster *c = e->value;
         for (size_t i = 0; i < c->count; i++) {
             ASSERT(c->endpoints[i]->refs == 1);

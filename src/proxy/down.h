@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A client connection: conn + HTTP/1 codec + at most one stream. It knows when to read, when to flush (once for each burst of events), how to close so
- * that the client sees the last response, and it owns the one timer that serves the connection and its stream.
+ * A client connection: conn + HTTP/1 codec + at most one stream. It knows when to read, when to flush (once for each
+ * burst of events), how to close so that the client sees the last response, and it owns the one timer that serves the
+ * connection and its stream.
  */
 #ifndef WEIR_PROXY_DOWN_H
 #define WEIR_PROXY_DOWN_H

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One plugin on one stream: filter_ops over the ABI's stream contexts. What makes it hard is everything that is not a callback: the VM may not
- * be there, may die inside any call, may be dead already because of another stream; then the fail strategy decides, and a FAIL_CLOSE
- * stream must never pass unfiltered while a FAIL_OPEN one must never lose what is held. The context is made with the first callback,
- * so that a stream that never comes here costs the guest nothing.
+ * One plugin on one stream: filter_ops over the ABI's stream contexts. What makes it hard is everything that is not a
+ * callback: the VM may not be there, may die inside any call, may be dead already because of another stream; then the
+ * fail strategy decides, and a FAIL_CLOSE stream must never pass unfiltered while a FAIL_OPEN one must never lose what
+ * is held. The context is made with the first callback, so that a stream that never comes here costs the guest nothing.
  */
 #include "proxy/plugin_slot_priv.h"
 
@@ -34,7 +34,8 @@ static void end_context(struct filter_wasm *fw)
 
 static void reply_with(struct filter_wasm *fw, enum end_reason why)
 {
-    struct reply reply = {.status = end_reason_status(why), .body = str_of(end_reason_body(why)), .grpc_status = -1, .reason = why};
+    struct reply reply = {
+        .status = end_reason_status(why), .body = str_of(end_reason_body(why)), .grpc_status = -1, .reason = why};
 
     filter_reply(fw->f, &reply);
 }
@@ -88,34 +89,21 @@ static bool enter(struct filter_wasm *fw, enum filter_result *result)
     return false;
 }
 
-/* From the moment on that only the guest can let go. */
-static void note_pause(struct filter_wasm *fw)
-{
-    if (fw->slot->plugin->limits.pause_limit_ms == 0)
-        return;
-    fw->paused_at = loop_now(&fw->slot->worker->loop);
-    list_remove(&fw->paused);
-    list_push_back(&fw->slot->paused, &fw->paused);
-}
-
-static enum filter_result leave(struct filter_wasm *fw, enum direction dir, enum ctx_action action, bool end)
+static enum filter_result leave(struct filter_wasm *fw, enum ctx_action action)
 {
     static const enum filter_result results[] = {
-        [CTX_CONTINUE] = FILTER_CONTINUE,       [CTX_PAUSE] = FILTER_STOP,
-        [CTX_PAUSE_ALL] = FILTER_STOP_ALL,      [CTX_PAUSE_ALL_BUFFER] = FILTER_STOP_ALL_BUFFER,
-        [CTX_BUFFER] = FILTER_BUFFER,           [CTX_WATERMARK] = FILTER_WATERMARK,
+        [CTX_CONTINUE] = FILTER_CONTINUE,   [CTX_PAUSE] = FILTER_STOP,
+        [CTX_PAUSE_ALL] = FILTER_STOP_ALL,  [CTX_PAUSE_ALL_BUFFER] = FILTER_STOP_ALL_BUFFER,
+        [CTX_BUFFER] = FILTER_BUFFER,       [CTX_WATERMARK] = FILTER_WATERMARK,
         [CTX_NO_BUFFER] = FILTER_NO_BUFFER,
     };
 
     if (action == CTX_FAILED)
         return guest_failed(fw);
-    if (fw->answered)
+    if (fw->answered && fw->f->stream->side[DIR_RESPONSE].msg == NULL)
         return FILTER_ENDED;
-    if (ctx_replied(fw->ctx)) /* a reply to what is a reply already: nothing */
+    if (fw->answered || ctx_replied(fw->ctx)) /* or it was about a reply of ours already, and changes nothing */
         return FILTER_CONTINUE;
-    fw->end_seen[dir] = fw->end_seen[dir] || end;
-    if (action != CTX_CONTINUE)
-        note_pause(fw);
     return results[action];
 }
 
@@ -128,7 +116,7 @@ static enum filter_result on_request_headers(struct filter *f, struct headers *h
 
     if (!enter(fw, &result))
         return result;
-    return leave(fw, DIR_REQUEST, ctx_request_headers(fw->ctx, headers->count, end), end);
+    return leave(fw, ctx_request_headers(fw->ctx, headers->count, end));
 }
 
 static enum filter_result on_request_body(struct filter *f, struct buf *data, bool end)
@@ -138,7 +126,7 @@ static enum filter_result on_request_body(struct filter *f, struct buf *data, bo
 
     if (!enter(fw, &result))
         return result;
-    return leave(fw, DIR_REQUEST, ctx_request_body(fw->ctx, data->n, end), end);
+    return leave(fw, ctx_request_body(fw->ctx, data->n, end));
 }
 
 static enum filter_result on_request_trailers(struct filter *f, struct headers *trailers)
@@ -148,7 +136,7 @@ static enum filter_result on_request_trailers(struct filter *f, struct headers *
 
     if (!enter(fw, &result))
         return result;
-    return leave(fw, DIR_REQUEST, ctx_request_trailers(fw->ctx, trailers->count), true);
+    return leave(fw, ctx_request_trailers(fw->ctx, trailers->count));
 }
 
 static enum filter_result on_response_headers(struct filter *f, struct headers *headers, bool end)
@@ -158,7 +146,7 @@ static enum filter_result on_response_headers(struct filter *f, struct headers *
 
     if (!enter(fw, &result))
         return result;
-    return leave(fw, DIR_RESPONSE, ctx_response_headers(fw->ctx, headers->count, end), end);
+    return leave(fw, ctx_response_headers(fw->ctx, headers->count, end));
 }
 
 static enum filter_result on_response_body(struct filter *f, struct buf *data, bool end)
@@ -168,7 +156,7 @@ static enum filter_result on_response_body(struct filter *f, struct buf *data, b
 
     if (!enter(fw, &result))
         return result;
-    return leave(fw, DIR_RESPONSE, ctx_response_body(fw->ctx, data->n, end), end);
+    return leave(fw, ctx_response_body(fw->ctx, data->n, end));
 }
 
 static enum filter_result on_response_trailers(struct filter *f, struct headers *trailers)
@@ -178,7 +166,7 @@ static enum filter_result on_response_trailers(struct filter *f, struct headers 
 
     if (!enter(fw, &result))
         return result;
-    return leave(fw, DIR_RESPONSE, ctx_response_trailers(fw->ctx, trailers->count), true);
+    return leave(fw, ctx_response_trailers(fw->ctx, trailers->count));
 }
 
 void filter_wasm_ops(struct filter_ops *ops, const bool has[CB_COUNT])
@@ -247,7 +235,8 @@ static bool direction_needs_guest(const struct filter_wasm *fw, enum direction d
     }
 }
 
-/* A stream of which the guest has seen all that it wants to see (a long download behind a filter of request headers) only loses its on_log. */
+/* A stream of which the guest has seen all that it wants to see (a long download behind a filter of request headers)
+ * only loses its on_log. */
 void filter_wasm_settle(struct filter_wasm *fw)
 {
     bool needs_guest = direction_needs_guest(fw, DIR_REQUEST) || direction_needs_guest(fw, DIR_RESPONSE);
@@ -258,24 +247,6 @@ void filter_wasm_settle(struct filter_wasm *fw)
     else
         step_aside(fw);
 }
-
-static bool direction_is_paused(const struct filter_wasm *fw, enum direction dir)
-{
-    switch (fw->f->side[dir].state) {
-    case FILTER_HOLDS_ALL:
-    case FILTER_HOLDS_TRAILERS: return true;
-    case FILTER_HOLDS_HEADERS:
-    case FILTER_HOLDS_BODY: return fw->end_seen[dir]; /* else it waits for more of the body, as we do */
-    default: return false;
-    }
-}
-
-bool filter_wasm_is_paused(const struct filter_wasm *fw)
-{
-    return direction_is_paused(fw, DIR_REQUEST) || direction_is_paused(fw, DIR_RESPONSE);
-}
-
-void filter_wasm_pause_over(struct filter_wasm *fw) { reply_with(fw, END_PAUSE_TIMEOUT); }
 
 /* ---- making ---- */
 
@@ -317,7 +288,6 @@ void filter_wasm_init(struct filter *f, const struct chain_place *place)
     fw->slot = place->slot;
     fw->why = place->slot != NULL ? why : absence_reason(place->entry->absence);
     list_init(&fw->node);
-    list_init(&fw->paused);
     if (fw->slot != NULL)
         fw->slot->refs++;
     if (usable) {

@@ -6,8 +6,8 @@
  *
  * What makes it hard: decoding must not make a new escape out of the pieces of a broken one ("%%32e" must not turn into
  * "%2e"), or a second look at the path would see another path. A '%' that would become one is escaped itself ("%25"),
- * as Envoy does. So the result is a fixed point, and it never grows. The one difference to Envoy: bytes that may stand in
- * a request target although RFC 3986 has them escaped (" < > ^ ` { | }) stay as the client sent them.
+ * as Envoy does. So the result is a fixed point, and it never grows. The one difference to Envoy: bytes that may stand
+ * in a request target although RFC 3986 has them escaped (" < > ^ ` { | }) stay as the client sent them.
  */
 #include "conf/limits.h"
 #include "proxy/route.h"
@@ -80,8 +80,8 @@ static void back_up(struct writer *w)
         w->broken = 0;
 }
 
-/* Adds a decoded byte. Where it, with what stands before it and `next` after it, would read as an escape, the '%' of that
- * is written as "%25": the bytes for it were saved when this one was decoded. */
+/* Adds a decoded byte. Where it, with what stands before it and `next` after it, would read as an escape, the '%' of
+ * that is written as "%25": the bytes for it were saved when this one was decoded. */
 static void put_decoded(struct writer *w, char c, struct str next)
 {
     w->p[w->n++] = c;

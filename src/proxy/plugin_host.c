@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * host_ops of the proxy: what a guest asks for, done to its stream or its plugin. All of it is called while the ABI layer works for one guest, often from
- * inside a host call and deep in some stream's driver; and the stream that is meant may be another one than the one being driven. So
- * nothing here enters a guest or runs a driver: what a stream has to act on is recorded with it (filter.h), and its driver runs
- * when the current event is done.
+ * host_ops of the proxy: what a guest asks for, done to its stream or its plugin. All of it is called while the ABI
+ * layer works for one guest, often from inside a host call and deep in some stream's driver; and the stream that is
+ * meant may be another one than the one being driven. So nothing here enters a guest or runs a driver: what a stream
+ * has to act on is recorded with it (filter.h), and its driver runs when the current event is done.
  */
 #include <pthread.h>
 #include <time.h>
@@ -50,22 +50,6 @@ static void host_body_changed(void *stream, enum abi_buffer which)
     (void)which;
 }
 
-/* A reply that is refused (the stream has one, or has ended) changes nothing: tell by what the stream says of its end. */
-static bool stream_is_answered(const struct stream *s) { return s->reason != END_NONE && s->reason != END_VIA_UPSTREAM; }
-
-static void reply_headers(struct header *out, const struct abi_pairs *pairs, struct arena *arena)
-{
-    for (size_t i = 0; i < pairs->count; i++) {
-        char *low = arena_alloc(arena, pairs->list[i].name.n);
-        for (size_t k = 0; k < pairs->list[i].name.n; k++) {
-            char c = pairs->list[i].name.p[k];
-            low[k] = c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
-        }
-        struct str name = {low, pairs->list[i].name.n};
-        out[i] = (struct header){.name = name, .value = pairs->list[i].value, .id = (uint16_t)header_id_of(name)};
-    }
-}
-
 static enum end_reason reply_reason(const struct local_reply *reply)
 {
     /* The ABI layer's own refusal. */
@@ -75,15 +59,13 @@ static enum end_reason reply_reason(const struct local_reply *reply)
 static void host_local_reply(void *stream, const struct local_reply *reply)
 {
     struct filter_wasm *fw = stream;
-    struct stream *s = fw->f->stream;
 
-    if (fw->ending || stream_is_answered(s))
+    if (fw->ending)
         return;
-    struct arena names;
-    arena_init(&names, s->worker->pool, SIZE_MAX);
-    struct header *extra = arena_alloc(&names, reply->headers.count * sizeof *extra);
-    reply_headers(extra, &reply->headers, &names);
     enum end_reason reason = reply_reason(reply);
+    struct header *extra = mem_alloc(reply->headers.count * sizeof *extra);
+    for (size_t i = 0; i < reply->headers.count; i++)
+        extra[i] = (struct header){.name = reply->headers.list[i].name, .value = reply->headers.list[i].value};
     struct reply r = {
         .status = reply->status,
         .details = reason == END_PLUGIN_REPLY ? reply->details : STR_NONE,
@@ -94,17 +76,30 @@ static void host_local_reply(void *stream, const struct local_reply *reply)
         .reason = reason,
     };
     filter_reply(fw->f, &r);
-    arena_fini(&names);
+    mem_free(extra);
     fw->answered = true;
+}
+
+/* Else what is not paused now would not pause later. */
+static bool holds(const struct filter_side *side)
+{
+    switch (side->state) {
+    case FILTER_HOLDS_HEADERS:
+    case FILTER_HOLDS_ALL:
+    case FILTER_HOLDS_BODY:
+    case FILTER_HOLDS_TRAILERS: return true;
+    default: return false;
+    }
 }
 
 static void host_continue_stream(void *stream, enum abi_stream which)
 {
     struct filter_wasm *fw = stream;
 
-    if (fw->ending || which > STREAM_RESPONSE)
-        return;
-    filter_continue(fw->f, which == STREAM_REQUEST ? DIR_REQUEST : DIR_RESPONSE);
+    enum direction dir = which == STREAM_REQUEST ? DIR_REQUEST : DIR_RESPONSE;
+
+    if (!fw->ending && which <= STREAM_RESPONSE && holds(&fw->f->side[dir]))
+        filter_continue(fw->f, dir);
 }
 
 static void host_close_stream(void *stream, enum abi_stream which)
@@ -160,8 +155,8 @@ static void slot_call_free(struct slot_call *c)
     mem_free(c);
 }
 
-static void on_call_done(void *arg, struct call *call, struct headers *headers, struct buf *body, struct headers *trailers,
-                         const char *error)
+static void on_call_done(void *arg, struct call *call, struct headers *headers, struct buf *body,
+                         struct headers *trailers, const char *error)
 {
     struct slot_call *c = arg;
     struct plugin_vm *vm = c->vm->vm;
@@ -199,7 +194,7 @@ static void host_http_call_cancel(void *host, void *handle)
 {
     struct slot_vm *sv = host;
 
-    LIST_EACH(node, &sv->calls) {
+    LIST_EACH (node, &sv->calls) {
         struct slot_call *c = LIST_ENTRY(node, struct slot_call, node);
         if (c == handle) {
             call_cancel(c->call);

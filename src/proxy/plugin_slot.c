@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The life of a plugin generation on one worker: VMs come by mail, die in the middle of anything, are replaced, are retired. What makes it
- * hard is that a VM fails deep inside a stream's driver, while other streams wait in the same VM: so a failure only changes state and
- * posts mail, and a loop task settles those streams and frees the VM later, with nothing of it on the stack. It must never enter a dead
- * guest, and never let a stream into a quarantined one but the single probe.
+ * The life of a plugin generation on one worker: VMs come by mail, die in the middle of anything, are replaced, are
+ * retired. What makes it hard is that a VM fails deep inside a stream's driver, while other streams wait in the same
+ * VM: so a failure only changes state and posts mail, and a loop task settles those streams and frees the VM later,
+ * with nothing of it on the stack. It must never enter a dead guest, and never let a stream into a quarantined one but
+ * the single probe.
  */
 #include "proxy/plugin_slot_priv.h"
 
@@ -33,7 +34,6 @@ static struct plugin_slot *slot_new(struct worker *w, struct plugin *plugin)
     slot->plugin = plugin_ref(plugin);
     slot->refs = 1; /* of worker->slots */
     list_init(&slot->old);
-    list_init(&slot->paused);
     for (size_t i = 0; i < CB_COUNT; i++)
         slot->has[i] = true;
     filter_wasm_ops(&slot->ops, slot->has);
@@ -68,7 +68,7 @@ struct plugin_slot *plugin_slot_get(struct worker *w, struct plugin *plugin)
 void plugin_slot_unref(struct plugin_slot *slot)
 {
     ASSERT(slot->refs > 0);
-    if (--slot->refs == 0)
+    if (--slot->refs == 0 && !slot->ended)
         loop_defer(&slot->worker->loop, &slot->task); /* a guest call may be on the stack */
 }
 
@@ -78,14 +78,23 @@ bool plugin_slot_has(const struct plugin_slot *slot, enum plugin_callback cb) { 
 
 /* ---- mail to control ---- */
 
-static void post(struct plugin_slot *slot, int type, uint64_t wanted_in_ms, const char *callback, const char *reason)
+static struct mail_from_worker *mail_new(const struct worker *w, int type, uint64_t generation)
 {
-    struct worker *w = slot->worker;
     struct mail_from_worker *m = mem_zalloc(sizeof *m);
 
     m->mail.type = type;
     m->worker = w->index;
-    m->generation = slot->plugin->generation;
+    m->generation = generation;
+    return m;
+}
+
+static void post_lost(struct plugin_slot *slot, uint64_t wanted_in_ms, const char *callback, const char *reason)
+{
+    struct worker *w = slot->worker;
+
+    if (w->control == NULL)
+        return;
+    struct mail_from_worker *m = mail_new(w, MAIL_VM_LOST, slot->plugin->generation);
     m->wanted_in_ms = wanted_in_ms;
     m->quarantined = slot->state == SLOT_QUARANTINED;
     m->plugin = mem_strdup(slot->plugin->name);
@@ -96,12 +105,8 @@ static void post(struct plugin_slot *slot, int type, uint64_t wanted_in_ms, cons
 
 static void post_freed(struct worker *w, uint64_t generation)
 {
-    struct mail_from_worker *m = mem_zalloc(sizeof *m);
-
-    m->mail.type = MAIL_VM_FREED;
-    m->worker = w->index;
-    m->generation = generation;
-    mailbox_post(w->control, &m->mail);
+    if (w->control != NULL)
+        mailbox_post(w->control, &mail_new(w, MAIL_VM_FREED, generation)->mail);
 }
 
 /* ---- one VM: attach, tick, end ---- */
@@ -148,11 +153,12 @@ static void slot_vm_closed(struct loop_timer *timer) { mem_free(CONTAINER_OF(tim
 static void slot_vm_end(struct slot_vm *sv)
 {
     ASSERT(list_is_empty(&sv->filters));
-    plugin_stats_fold(sv);
     if (sv->attached)
-        plugin_vm_detach(sv->vm); /* may enter on_done and on_delete of the root; slot_vm_failed knows that it is the end */
+        plugin_vm_detach(
+            sv->vm); /* may enter on_done and on_delete of the root; slot_vm_failed knows that it is the end */
     plugin_host_cancel_calls(sv);
     plugin_token_forget(sv->token);
+    plugin_stats_fold(sv);
     plugin_stats_drop(sv);
     plugin_vm_free(sv->vm);
     loop_task_cancel(&sv->task);
@@ -201,12 +207,13 @@ static void slot_closed(struct loop_timer *timer)
 static void slot_end(struct plugin_slot *slot)
 {
     struct worker *w = slot->worker;
-
     struct slot_vm *current = slot->current;
+
+    slot->ended = true;
     slot->current = NULL; /* a failure in its last callbacks is no news */
     if (current != NULL)
         slot_vm_end(current);
-    LIST_EACH(node, &slot->old)
+    LIST_EACH (node, &slot->old)
         slot_vm_end(LIST_ENTRY(node, struct slot_vm, node));
     map_remove(&w->slots, generation_key(&slot->plugin->generation));
     loop_task_cancel(&slot->task);
@@ -236,21 +243,8 @@ static void slot_recovered(struct plugin_slot *slot)
     slot->probe = NULL;
     slot->backoff_step = 0;
     slot->failures[0] = slot->failures[1] = 0;
-    log_line(LOG_INFO, "plugin %s serves again on worker %u: its probe went well", slot->plugin->name, slot->worker->index);
-}
-
-/* The list is in order of time, since all streams of a plugin have the same limit. */
-static void slot_end_long_pauses(struct plugin_slot *slot, uint64_t now)
-{
-    while (!list_is_empty(&slot->paused)) {
-        struct filter_wasm *fw = LIST_ENTRY(slot->paused.next, struct filter_wasm, paused);
-        bool waits = filter_wasm_is_paused(fw);
-        if (waits && now - fw->paused_at < slot->plugin->limits.pause_limit_ms)
-            break;
-        list_remove(&fw->paused);
-        if (waits)
-            filter_wasm_pause_over(fw);
-    }
+    log_line(LOG_INFO, "plugin %s serves again on worker %u: its probe went well", slot->plugin->name,
+             slot->worker->index);
 }
 
 static void slot_second(struct loop_timer *timer)
@@ -261,13 +255,12 @@ static void slot_second(struct loop_timer *timer)
     loop_timer_start(timer, SLOT_SECOND_MS);
     if (slot->current != NULL)
         plugin_stats_fold(slot->current);
-    LIST_EACH(node, &slot->old)
+    LIST_EACH (node, &slot->old)
         plugin_stats_fold(LIST_ENTRY(node, struct slot_vm, node));
     if (slot->state == SLOT_QUARANTINED && slot->current != NULL && now >= slot->quarantined_until)
         slot->state = SLOT_PROBING;
     if (slot->state == SLOT_PROBING && slot->probe != NULL && now - slot->probe_since >= SLOT_PROBE_MS)
         slot_recovered(slot);
-    slot_end_long_pauses(slot, now);
 }
 
 static void slot_learn_callbacks(struct plugin_slot *slot, const struct plugin_vm *vm)
@@ -375,7 +368,7 @@ void slot_vm_failed(struct slot_vm *sv, const char *callback, const char *reason
     }
     slot_vm_leave_current(sv);
     uint64_t wanted_in_ms = slot_count_failure(slot);
-    post(slot, MAIL_VM_LOST, slot->retired ? 0 : wanted_in_ms + 1, callback, reason);
+    post_lost(slot, slot->retired ? 0 : wanted_in_ms + 1, callback, reason);
 }
 
 /* ---- streams ---- */
@@ -417,7 +410,6 @@ void slot_leave(struct filter_wasm *fw)
     struct plugin_slot *slot = sv->slot;
 
     list_remove(&fw->node);
-    list_remove(&fw->paused);
     fw->vm = NULL;
     if (slot->probe == fw) {
         slot->probe = NULL;

@@ -18,8 +18,8 @@
 enum slot_state { SLOT_WAITING, SLOT_LIVE, SLOT_DEAD, SLOT_QUARANTINED, SLOT_PROBING };
 
 /* Finds or makes the slot of this generation. One reference for the caller (a runtime); keeps a ref on plugin. A VM
- * that came before is put to work a moment later in this turn of the loop, when clusters are known: what the guest asked
- * for while configuring (callouts, ticks) happens then. */
+ * that came before is put to work a moment later in this turn of the loop, when clusters are known: what the guest
+ * asked for while configuring (callouts, ticks) happens then. */
 struct plugin_slot *plugin_slot_get(struct worker *w, struct plugin *plugin);
 void plugin_slot_unref(struct plugin_slot *slot);
 enum slot_state plugin_slot_state(const struct plugin_slot *slot);
@@ -33,7 +33,8 @@ void plugin_slot_give_vm(struct worker *w, struct plugin_vm *vm /* taken */);
  * when there is no such generation here). */
 void plugin_slot_retire(struct worker *w, uint64_t generation);
 void plugin_slot_queue_ready(struct worker *w, uint64_t token, uint32_t queue_id);
-/* At worker's end, when streams and runtimes are gone: every slot goes. Their timers need the loop to run once more. */
+/* At worker's end, when its streams are gone: every VM and slot goes. Runtimes may give back their references until the
+ * loop runs once more, which the timers of slots need. */
 void plugin_slots_free(struct worker *w);
 
 /* Builds the filter of this place for a stream: fills f->ops and f->self. Decides by state and fail strategy:

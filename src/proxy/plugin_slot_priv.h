@@ -4,8 +4,8 @@
  * filter_wasm.c (streams) share. All of it belongs to one worker's thread.
  *
  * A slot has at most one VM that new streams enter (`current`); VMs that died or were replaced stay in `old` until no
- * stream has a context there. Nothing is settled or freed from inside a guest call or a stream's driver: that is the work
- * of loop tasks.
+ * stream has a context there. Nothing is settled or freed from inside a guest call or a stream's driver: that is the
+ * work of loop tasks.
  */
 #ifndef WEIR_PROXY_PLUGIN_SLOT_PRIV_H
 #define WEIR_PROXY_PLUGIN_SLOT_PRIV_H
@@ -49,7 +49,7 @@ struct plugin_slot {
     struct plugin *plugin; /* one reference */
     uint32_t refs;         /* runtimes, streams, and one of worker->slots until retired */
     enum slot_state state;
-    bool retired, knows_callbacks;
+    bool retired, ended, knows_callbacks;
     bool has[CB_COUNT];
     struct filter_ops ops; /* of a stream that may enter the guest: what the guest exports */
     struct slot_vm *current;
@@ -58,8 +58,7 @@ struct plugin_slot {
     unsigned backoff_step;
     uint64_t quarantined_until, probe_since;
     struct filter_wasm *probe; /* the one stream that is inside while PROBING */
-    struct list paused;        /* struct filter_wasm, longest paused first */
-    struct loop_timer second;  /* each second: metrics, pause limits, probes */
+    struct loop_timer second;  /* each second: metrics, probes */
     struct loop_task task;     /* attaches the current VM; ends the slot */
     struct plugin_stats_ids ids;
     struct strbuf line; /* reused for log lines */
@@ -72,12 +71,10 @@ struct filter_wasm {
     struct plugin_slot *slot; /* one reference until ended; NULL when the plugin is absent */
     struct slot_vm *vm;
     struct ctx *ctx;
-    struct list node, paused;
-    uint64_t paused_at;
+    struct list node; /* slot_vm->filters */
     enum filter_wasm_state state;
     enum end_reason why; /* refusal of an absent plugin */
     bool answered;       /* since its last callback began: a local reply or close took effect */
-    bool end_seen[2];    /* by direction: the guest has been shown the end of the message */
     bool ending;         /* in ended: all readable, nothing writable */
 };
 
@@ -113,9 +110,5 @@ void plugin_stats_drop(struct slot_vm *sv);
 void filter_wasm_ops(struct filter_ops *ops, const bool has[CB_COUNT]);
 /* The VM of fw is dead: end or release its stream by the fail strategy. Leaves the VM. */
 void filter_wasm_settle(struct filter_wasm *fw);
-/* Does a filter wait for its guest (and not for its client) in any direction? */
-bool filter_wasm_is_paused(const struct filter_wasm *fw);
-/* It has waited too long. */
-void filter_wasm_pause_over(struct filter_wasm *fw);
 
 #endif

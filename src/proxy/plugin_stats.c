@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From the counters that the ABI layer keeps in each VM to metrics: once a second, and when a VM ends, what has been counted since is added to
- * the series of the plugin's name. So a callback costs no more than what the VM counts, and a series lives on through generations and
- * VMs. Series come into being with the first thing to count.
+ * From the counters that the ABI layer keeps in each VM to metrics: once a second, and when a VM ends, what has been
+ * counted since is added to the series of the plugin's name. So a callback costs no more than what the VM counts, and a
+ * series lives on through generations and VMs. Series come into being with the first thing to count.
  */
 #include "proxy/plugin_slot_priv.h"
 
-static metric_id define(const struct plugin_slot *slot, enum metric_type type, const char *name, const char *key, const char *value,
-                        const char *help)
+static metric_id define(const struct plugin_slot *slot, enum metric_type type, const char *name, const char *key,
+                        const char *value, const char *help)
 {
     struct strbuf labels = {0};
 
@@ -28,11 +28,14 @@ void plugin_stats_init(struct plugin_slot *slot)
     ids->failed = define(slot, METRICS_COUNTER, "weir_plugin_errors_total", "strategy", "fail",
                          "streams that a plugin's fail strategy answered or let pass");
     ids->bypassed = define(slot, METRICS_COUNTER, "weir_plugin_errors_total", "strategy", "bypass", NULL);
-    ids->memory = define(slot, METRICS_GAUGE, "weir_plugin_memory_bytes", "worker", worker, "linear memory of a plugin's VMs");
-    ids->swaps = define(slot, METRICS_COUNTER, "weir_plugin_swaps_total", NULL, NULL, "generations of a plugin put to work");
+    ids->memory =
+        define(slot, METRICS_GAUGE, "weir_plugin_memory_bytes", "worker", worker, "linear memory of a plugin's VMs");
+    ids->swaps =
+        define(slot, METRICS_COUNTER, "weir_plugin_swaps_total", NULL, NULL, "generations of a plugin put to work");
 }
 
-static void add(struct plugin_slot *slot, metric_id *id, const char *name, enum plugin_callback cb, uint64_t n, const char *help)
+static void add(struct plugin_slot *slot, metric_id *id, const char *name, enum plugin_callback cb, uint64_t n,
+                const char *help)
 {
     if (n == 0)
         return;
@@ -49,11 +52,13 @@ static uint64_t news(const _Atomic uint64_t *cell, uint64_t *seen)
     return n;
 }
 
-/* Bucket i holds times below 2^i us: in the histogram's unit, us, the largest such value. */
+/* Bucket i holds times below 2^i us: in the histogram's unit, us, the middle of it. */
 static void observe(metric_id id, unsigned bucket, uint64_t n)
 {
+    uint64_t us = (UINT64_C(3) << bucket) / 4;
+
     for (; n != 0; n--)
-        metrics_observe(id, (UINT64_C(1) << bucket) - 1);
+        metrics_observe(id, us);
 }
 
 static void fold_times(struct slot_vm *sv, enum plugin_callback cb)
@@ -85,10 +90,11 @@ void plugin_stats_fold(struct slot_vm *sv)
         enum plugin_callback cb = (enum plugin_callback)i;
         uint64_t calls = news(&stats->cb[i].calls, &sv->seen.cb[i].calls);
         add(slot, &slot->ids.cb[i].calls, "weir_plugin_calls_total", cb, calls, "callbacks entered");
-        add(slot, &slot->ids.cb[i].traps, "weir_plugin_traps_total", cb, news(&stats->cb[i].traps, &sv->seen.cb[i].traps),
-            "callbacks that ended in a trap");
+        add(slot, &slot->ids.cb[i].traps, "weir_plugin_traps_total", cb,
+            news(&stats->cb[i].traps, &sv->seen.cb[i].traps), "callbacks that ended in a trap");
         add(slot, &slot->ids.cb[i].breaches, "weir_plugin_breaches_total", cb,
-            news(&stats->cb[i].breaches, &sv->seen.cb[i].breaches), "callbacks that went over a limit of time or memory");
+            news(&stats->cb[i].breaches, &sv->seen.cb[i].breaches),
+            "callbacks that went over a limit of time or memory");
         if (calls != 0)
             fold_times(sv, cb);
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Connections of one worker to endpoints: reused most-recent-first, watched for FIN while idle, opened when none is idle. Used by streams and by filters' callouts
- * (call.c): whoever wants to make one exchange.
+ * Connections of one worker to endpoints: reused most-recent-first, watched for FIN while idle, opened when none is
+ * idle. Used by streams and by filters' callouts (call.c): whoever wants to make one exchange.
  */
 #ifndef WEIR_PROXY_POOL_H
 #define WEIR_PROXY_POOL_H
@@ -15,14 +15,14 @@ struct up_request {
     struct arena *arena;       /* where the response head goes */
     const struct leg_ops *ops; /* of the exchange */
     void *owner;               /* leg->stream */
-    /* A leg is ready: send the head on it. reused: the connection has served before (a failure before the first response byte may be retried). Never called
-     * before pool_request returned POOL_WAIT. */
+    /* A leg is ready: send the head on it. reused: the connection has served before (a failure before the first
+     * response byte may be retried). Never called before pool_request returned POOL_WAIT. */
     void (*on_ready)(void *owner, struct leg *leg, bool reused);
     /* No connection could be had. */
     void (*on_failed)(void *owner, enum end_reason reason);
     const struct limits *limits;
-    struct list node;          /* the pool's: waits for a connection */
-    struct up *up;             /* the pool's */
+    struct list node; /* the pool's: waits for a connection */
+    struct up *up;    /* the pool's */
 };
 enum pool_result { POOL_READY /* *leg now */, POOL_WAIT, POOL_FAILED /* reason in *why */ };
 enum pool_result pool_request(struct worker *w, struct endpoint *endpoint, struct up_request *request, bool fresh_only,
@@ -35,5 +35,9 @@ bool pool_leg_has_answered(const struct leg *leg);
 const struct addr *pool_leg_local(const struct leg *leg);
 /* Closes idle connections: all (drain, memory pressure). */
 void pool_close_idle(struct worker *w);
+/* For cluster_table.on_endpoint_removed. */
+void pool_endpoint_removed(struct endpoint *e);
+/* At the worker's end: closes every connection. */
+void pool_cut_all(struct worker *w);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A worker's own twin of a snapshot, and what hangs on a worker. Plain references: one thread. A stream keeps what it needs of a runtime by keeping the
- * snapshot's reference (one atomic per connection, not per request: conns hold it and renew it when the worker adopts a newer one) and the plugin
- * slots of its chain.
+ * A worker's own twin of a snapshot, and what hangs on a worker. Plain references: one thread. A stream keeps what it
+ * needs of a runtime by keeping the snapshot's reference (one atomic per connection, not per request: conns hold it and
+ * renew it when the worker adopts a newer one) and the plugin slots of its chain.
  */
 #ifndef WEIR_PROXY_RUNTIME_H
 #define WEIR_PROXY_RUNTIME_H
@@ -45,32 +45,36 @@ struct worker {
     struct mailbox *mailbox, *control;
     const struct identity *identity;
     struct chunk_pool *pool;
-    struct runtime *runtime;      /* NULL until the first snapshot */
+    struct runtime *runtime; /* NULL until the first snapshot */
     struct cluster_table clusters;
-    struct map slots;             /* generation (8 bytes) -> struct plugin_slot */
-    struct list listeners;        /* struct worker_listener */
-    struct list conns;            /* struct down: every client connection */
-    struct list idle_conns;       /* those without a stream, oldest first */
-    struct list streams;          /* struct stream */
-    struct list ups;              /* struct up: every connection to an endpoint */
+    struct map slots;       /* generation (8 bytes) -> struct plugin_slot */
+    struct list listeners;  /* struct worker_listener */
+    struct list conns;      /* struct down: every client connection */
+    struct list idle_conns; /* those without a stream, oldest first */
+    struct list streams;    /* struct stream */
+    struct list ups;        /* struct up: every connection to an endpoint */
     uint32_t conn_count, stream_count, up_count;
     int64_t told_conns, told_streams, told_ups; /* what the gauges have been told */
-    struct loop_timer tick;       /* once a second: gauges */
+    struct loop_timer tick;                     /* once a second: gauges */
     bool draining, stopping;
-    uint64_t random_state[2];     /* fast, not for secrets */
+    uint64_t random_state[2]; /* fast, not for secrets */
     struct route_scratch *scratch;
-    struct strbuf line;           /* reused for access log lines */
+    struct strbuf line; /* reused for access log lines */
     struct stats stats;
     uint64_t wall_ns, wall_at_ms; /* wall clock as read when the loop's time was wall_at_ms */
     uint64_t date_s;              /* second that date is of */
     char date[32];                /* IMF-fixdate */
     uv_thread_t thread;
-    uint32_t closing_listeners;
     bool drained_told;
+    struct loop_task stop;
     uint64_t next_stream_id, next_conn_id;
 };
-/* Everything of the worker but its thread and mailbox: for worker_start and for tests that drive a loop of their own. */
+/* Everything of the worker but its thread and mailbox: for worker_start and for tests that drive a loop of their own.
+ */
 void worker_init(struct worker *w, unsigned index, unsigned count, const struct identity *identity);
+/* Cuts everything; leaves the loop when it is gone. */
+void worker_begin_stop(struct worker *w);
+/* After the loop was left. */
 void worker_fini(struct worker *w);
 /* A connection or listener is gone: is a drain complete? */
 void worker_check_drained(struct worker *w);

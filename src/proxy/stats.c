@@ -72,9 +72,11 @@ void stats_init(struct stats *s)
                                     "Connections to endpoints that were refused or timed out.");
     s->bytes_in =
         define(METRICS_COUNTER, "weir_downstream_received_bytes_total", "Bytes received from clients, heads included.");
-    s->bytes_out = define(METRICS_COUNTER, "weir_downstream_sent_bytes_total", "Bytes sent to clients, heads included.");
+    s->bytes_out =
+        define(METRICS_COUNTER, "weir_downstream_sent_bytes_total", "Bytes sent to clients, heads included.");
     s->shed = define(METRICS_COUNTER, "weir_overload_shed_total",
                      "Requests answered with 503 because the memory budget was nearly used up.");
-    s->guest_headers_dropped = define(METRICS_COUNTER, "weir_filter_headers_dropped_total",
-                                      "Header fields written by filters that may not stand in a message and were left out.");
+    s->guest_headers_dropped =
+        define(METRICS_COUNTER, "weir_filter_headers_dropped_total",
+               "Header fields written by filters that may not stand in a message and were left out.");
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A stream: one proxied exchange. Two directions run at once, each through its own step table (stream_request.c, stream_response.c), over one shared end state:
+ * A stream: one proxied exchange. Two directions run at once, each through its own step table (stream_request.c,
+ * stream_response.c), over one shared end state:
  *
  *   request:   HEADERS -> ROUTE -> CONNECT -> SEND -> BODY -> DONE
  *   response:  WAIT -> HEADERS -> SEND -> BODY -> DONE
  *
- * A step returns NEXT, WAIT or END. Entry points (leg events, timers, filter_continue) only record what happened and run the one driver; nobody re-enters.
- * Everything of a stream lives in its arena and goes with it.
+ * A step returns NEXT, WAIT or END. Entry points (leg events, timers, filter_continue) only record what happened and
+ * run the one driver; nobody re-enters. Everything of a stream lives in its arena and goes with it.
  */
 #ifndef WEIR_PROXY_STREAM_H
 #define WEIR_PROXY_STREAM_H
@@ -30,56 +31,59 @@ struct stream_property {
 
 /* What is known of one direction, for log, properties and metrics. */
 struct stream_side {
-    struct message *msg;        /* head; NULL until it came. Request: as edited by filters */
-    struct headers *trailers;   /* NULL when none */
-    uint64_t body_bytes;        /* from the wire */
-    uint64_t body_bytes_out;    /* to the wire */
-    bool ended;                 /* the whole message went to the other side */
+    struct message *msg;      /* head; NULL until it came. Request: as edited by filters */
+    struct headers *trailers; /* NULL when none */
+    uint64_t body_bytes;      /* from the wire */
+    uint64_t body_bytes_out;  /* to the wire */
+    bool ended;               /* the whole message went to the other side */
 };
 
 struct stream {
     struct list node; /* worker->streams */
     struct worker *worker;
-    struct runtime *runtime;                 /* one reference */
+    struct runtime *runtime; /* one reference */
     struct listener_runtime *listener;
     struct arena arena;
     uint64_t id;
-    struct down *down;                       /* NULL once the client's connection is gone */
+    struct down *down; /* NULL once the client's connection is gone */
     struct leg *down_leg;
-    struct leg *up_leg;                      /* NULL until connected */
+    struct leg *up_leg; /* NULL until connected */
     struct up *up;
-    struct stream_side side[2];              /* by enum direction */
+    struct stream_side side[2]; /* by enum direction */
 
-    struct filter *filters;                  /* chain_count of them */
+    struct filter *filters; /* chain_count of them */
     size_t filter_count;
 
-    struct route_hit route;                  /* cached; route.route NULL */
+    struct route_hit route; /* cached; route.route NULL */
     bool route_known;
     struct cluster *cluster;
     struct endpoint *endpoint;
-    struct str request_id, original_path;    /* path before filters and rewrites */
-    struct addr remote, peer, local;         /* client as trusted X-Forwarded-For says; the socket's peer; our address */
+    struct str request_id, original_path; /* path before filters and rewrites */
+    struct addr remote, peer, local;      /* client as trusted X-Forwarded-For says; the socket's peer; our address */
     uint64_t conn_id;
 
     enum end_reason reason;
-    struct str details;                      /* overrides end_reason_details when not empty (guest's local reply) */
-    uint16_t status;                         /* sent downstream; 0 none */
-    unsigned attempts;                       /* upstream requests made */
+    struct str details; /* overrides end_reason_details when not empty (guest's local reply) */
+    uint16_t status;    /* sent downstream; 0 none */
+    unsigned attempts;  /* upstream requests made */
     struct stream_property *properties;
 
     uint64_t start_ns, request_end_ns, up_start_ns, up_head_ns, end_ns; /* monotonic ns; 0: not yet */
     uint64_t start_wall_ns;
 
-    struct stream_private *priv;             /* of stream.c and the step tables */
+    struct stream_private *priv; /* of stream.c and the step tables */
 };
 
-/* A new request begins on down: made when its first byte came, so that head bytes have an arena. May return NULL when there is no memory budget. */
+/* A new request begins on down: made when its first byte came, so that head bytes have an arena. May return NULL when
+ * there is no memory budget. */
 struct stream *stream_new(struct worker *w, struct down *down, struct listener_runtime *listener);
-/* The route of the request as it is now: looks up when not cached. NULL: none (or an error that has ended the stream). */
+/* The route of the request as it is now: looks up when not cached. NULL: none (or an error that has ended the stream).
+ */
 const struct route *stream_route(struct stream *s);
 /* The stream has ended for this reason without an answer being possible (client gone, cut). */
 void stream_abort(struct stream *s, enum end_reason reason);
-/* A property a filter set: value or STR_NONE with *found false. Setting replaces; bounded by the arena (false: full). */
+/* A property a filter set: value or STR_NONE with *found false. Setting replaces; bounded by the arena (false: full).
+ */
 struct str stream_property_get(const struct stream *s, struct str key, bool *found);
 NODISCARD bool stream_property_set(struct stream *s, struct str key, struct str value);
 

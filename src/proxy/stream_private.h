@@ -7,8 +7,9 @@
  *
  *   source leg -> [position 0] -> [position 1] -> ... -> out -> sink leg
  *
- * Position k is filter k for requests and filter n-1-k for responses. The head stands at head_at (next to be called, or held there); body bytes that a filter
- * holds are in its filter_side; what came out of the chain and cannot be sent yet is in out.
+ * Position k is filter k for requests and filter n-1-k for responses. The head stands at head_at (next to be called, or
+ * held there); body bytes that a filter holds are in its filter_side; what came out of the chain and cannot be sent yet
+ * is in out.
  */
 #ifndef WEIR_PROXY_STREAM_PRIVATE_H
 #define WEIR_PROXY_STREAM_PRIVATE_H
@@ -40,28 +41,28 @@ struct flow {
     bool head_passed, head_sent;
     bool out_end; /* the end of the body came out of the chain (trailers may follow it) */
     bool out_trailers;
-    struct buf out;
     uint64_t paused_since; /* loop ms: the stream waits for a filter; 0: it does not */
+    struct buf out;        /* last: a reply that takes the response's place clears what is before it */
 };
 
 struct stream_private {
     struct flow flow[2]; /* by enum direction */
     enum request_step request;
     enum response_step response;
-    bool running;       /* the driver is on the stack */
-    bool ended;         /* decided; stream_finish follows */
-    bool finished;      /* legs detached; only the last callbacks and the log are to come */
-    bool resume;        /* some filter_side.resume is set */
-    bool reply_wanted;  /* reply is to begin */
-    bool replied;       /* the response is our own */
-    bool reply_direct;  /* it passes no filter */
-    bool shed;          /* no memory budget: answer 503 whatever it asks */
-    bool tunnel;        /* 101 went through */
-    bool continued;     /* 100 was sent */
-    bool connecting;    /* up_request waits in the pool */
+    bool running;      /* the driver is on the stack */
+    bool ended;        /* decided; stream_finish follows */
+    bool finished;     /* legs detached; only the last callbacks and the log are to come */
+    bool resume;       /* some filter_side.resume is set */
+    bool reply_wanted; /* reply is to begin */
+    bool replied;      /* the response is our own */
+    bool reply_direct; /* it passes no filter */
+    bool shed;         /* no memory budget: answer 503 whatever it asks */
+    bool tunnel;       /* 101 went through */
+    bool continued;    /* 100 was sent */
+    bool connecting;   /* up_request waits in the pool */
     bool up_reused, up_answered;
-    bool sent_body;     /* body bytes went to the endpoint: no retry any more */
-    bool counted;       /* endpoint->active */
+    bool sent_body; /* body bytes went to the endpoint: no retry any more */
+    bool counted;   /* endpoint->active */
     unsigned connect_tries;
     uint32_t reply_from; /* filters up to this one see the reply */
     struct reply reply;
@@ -127,7 +128,8 @@ void request_failed(struct stream *s, enum end_reason reason, bool may_retry);
 void response_edit(struct stream *s);
 
 /* ---- reply.c ---- */
-/* A reply by the proxy itself for this reason; passes the filters that saw the request. Resets when the response head has gone. */
+/* A reply by the proxy itself for this reason; passes the filters that saw the request. Resets when the response head
+ * has gone. */
 void reply_reason(struct stream *s, enum end_reason reason);
 /* As filter_reply, for filters up to index `from`. override: also when a reply is under way. */
 void reply_want(struct stream *s, const struct reply *r, uint32_t from, bool override);

@@ -304,13 +304,13 @@ uint64_t abi_mono_ns(struct plugin_vm *pv)
     X(sock_send, "iiiii", notsup)                                                                                      \
     X(sock_shutdown, "ii", notsup)
 
-#define X(name, params) void abi_##name(struct vm *vm, union vm_value *args);
+#define X(name, params) vm_host_fn_proto proxy_##name;
 PROXY_FUNCTIONS(X)
 #undef X
-#define X(name, params, fn) void wasi_##fn(struct vm *vm, union vm_value *args);
+#define X(name, params, fn) vm_host_fn_proto wasi_##fn;
 WASI_FUNCTIONS(X)
 #undef X
-void wasi_proc_exit(struct vm *vm, union vm_value *args);
+vm_host_fn_proto wasi_proc_exit;
 
 /* Emscripten's. */
 static void notify_memory_growth(struct vm *vm, union vm_value *args)
@@ -326,7 +326,7 @@ static void pthread_equal_(struct vm *vm, union vm_value *args)
 }
 
 static const struct vm_host_func functions[] = {
-#define X(name, params) {"env", "proxy_" #name, params, "i", abi_##name},
+#define X(name, params) {"env", "proxy_" #name, params, "i", proxy_##name},
     PROXY_FUNCTIONS(X)
 #undef X
 #define X(name, params, fn)                                                                                            \

@@ -137,25 +137,29 @@ struct plugin_vm {
 
 /* An ABI host function; a are its arguments. The status goes back to the guest. */
 typedef enum abi_status abi_fn(struct plugin_vm *pv, const union vm_value *a);
+typedef void vm_host_fn_proto(struct vm *vm, union vm_value *args);
 
 /* The VM that calls; NULL (and the guest will trap) when its allocator does. */
 struct plugin_vm *abi_enter(struct vm *vm);
 /* As abi_enter for what the allocator may call too (log, clocks, WASI). */
 struct plugin_vm *abi_enter_any(struct vm *vm);
 
-/* Defines host function abi_NAME over the function that follows. */
+/* Defines host function proxy_NAME over the function that follows. */
 #define ABI_FUNCTION(name)                                                                                             \
-    static abi_fn name;                                                                                                \
-    void abi_##name(struct vm *vm, union vm_value *args)                                                               \
+    static abi_fn name##_;                                                                                             \
+    vm_host_fn_proto proxy_##name;                                                                                     \
+    void proxy_##name(struct vm *vm, union vm_value *args)                                                             \
     {                                                                                                                  \
         struct plugin_vm *pv = abi_enter(vm);                                                                          \
-        args[0].u32 = pv != NULL ? name(pv, args) : ABI_INTERNAL_FAILURE;                                              \
+        args[0].u32 = pv != NULL ? name##_(pv, args) : ABI_INTERNAL_FAILURE;                                           \
     }                                                                                                                  \
-    static enum abi_status name(struct plugin_vm *pv, const union vm_value *a)
+    static enum abi_status name##_(struct plugin_vm *pv, const union vm_value *a)
+/* As ABI_FUNCTION, for what the allocator may call too. */
 #define ABI_FUNCTION_ANY(name)                                                                                         \
-    static abi_fn name;                                                                                                \
-    void abi_##name(struct vm *vm, union vm_value *args) { args[0].u32 = name(abi_enter_any(vm), args); }              \
-    static enum abi_status name(struct plugin_vm *pv, const union vm_value *a)
+    static abi_fn name##_;                                                                                             \
+    vm_host_fn_proto proxy_##name;                                                                                     \
+    void proxy_##name(struct vm *vm, union vm_value *args) { args[0].u32 = name##_(abi_enter_any(vm), args); }         \
+    static enum abi_status name##_(struct plugin_vm *pv, const union vm_value *a)
 
 /* Guest memory as bytes; false when any of it is outside. Borrowed until the next guest call. */
 NODISCARD bool abi_read(struct plugin_vm *pv, union vm_value ptr, union vm_value size, struct str *out);
@@ -220,7 +224,7 @@ void queues_attach(struct plugin_vm *pv);
 void metrics_forget(struct plugin_vm *pv);
 void properties_forget(struct plugin_vm *pv);
 /* Root-scope store and ops, as the host function does; for set_envoy_filter_state. */
-enum abi_status property_set(struct plugin_vm *pv, struct str path, struct str value);
+enum abi_status abi_property_set(struct plugin_vm *pv, struct str path, struct str value);
 
 /* proxy_call_foreign_function's table; results go to out. */
 enum abi_status foreign_call(struct plugin_vm *pv, struct str name, struct str args, struct strbuf *out);

@@ -80,7 +80,7 @@ static enum abi_status set_root(struct plugin_vm *pv, struct str path, struct st
     return ABI_OK;
 }
 
-enum abi_status property_set(struct plugin_vm *pv, struct str path, struct str value)
+enum abi_status abi_property_set(struct plugin_vm *pv, struct str path, struct str value)
 {
     void *stream = pv->effective != NULL ? pv->effective->stream : NULL;
 
@@ -94,7 +94,7 @@ ABI_FUNCTION(set_property)
     if (!read_path(pv, a[0], a[1], &path) || !abi_read(pv, a[2], a[3], &value)) {
         return ABI_INVALID_MEMORY_ACCESS;
     }
-    return path.n != 0 ? property_set(pv, path, value) : ABI_NOT_FOUND;
+    return path.n != 0 ? abi_property_set(pv, path, value) : ABI_NOT_FOUND;
 }
 
 void properties_forget(struct plugin_vm *pv)

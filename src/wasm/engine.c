@@ -176,6 +176,9 @@ static void start_ticker(struct engine *engine)
     int failed = pthread_create(&engine->ticker, NULL, ticker_main, engine);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     ASSERT(failed == 0);
+#if defined(__linux__)
+    pthread_setname_np(engine->ticker, "weir-ticker");
+#endif
 }
 
 struct engine *engine_new(void)

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What engine.c, module.c and vm.c share, the only files that see Wasmtime: the two engines with their ticker, a linked module,
- * and small helpers. Nobody else includes this.
+ * What engine.c, module.c and vm.c share, the only files that see Wasmtime: the two engines with their ticker, a linked
+ * module, and small helpers. Nobody else includes this.
  *
- * The hard part is the ticker. It increments the epoch every few milliseconds, but only while guests run, and a guest must never
- * be left running with a parked ticker, for nobody would end its endless loop. The rule that makes the entry cheap: parking is
- * followed by one more increment. A guest that enters reads the epoch first and the ticker's state second, so either it saw an
- * older epoch, and its deadline (that epoch + 1) has passed already, or it sees that the ticker is parked and wakes it. A guest
- * whose deadline passed comes to the epoch callback, and from there on it holds the ticker until it ends.
+ * The hard part is the ticker. It increments the epoch every few milliseconds, but only while guests run, and a guest
+ * must never be left running with a parked ticker, for nobody would end its endless loop. The rule that makes the entry
+ * cheap: parking is followed by one more increment. A guest that enters reads the epoch first and the ticker's state
+ * second, so either it saw an older epoch, and its deadline (that epoch + 1) has passed already, or it sees that the
+ * ticker is parked and wakes it. A guest whose deadline passed comes to the epoch callback, and from there on it holds
+ * the ticker until it ends.
  */
 #ifndef WEIR_WASM_ENGINE_PRIV_H
 #define WEIR_WASM_ENGINE_PRIV_H
@@ -40,7 +41,8 @@ void engine_rouse(struct engine *engine);
 void engine_hold(struct engine *engine);
 void engine_release(struct engine *engine);
 
-/* After the epoch deadline was set, before the guest runs. The fence orders the two loads (see above); it costs nothing on x86. */
+/* After the epoch deadline was set, before the guest runs. The fence orders the two loads (see above); it costs nothing
+ * on x86. */
 static inline void engine_enter(struct engine *engine)
 {
     atomic_thread_fence(memory_order_acquire);
@@ -67,7 +69,7 @@ struct module {
     wasmtime_module_t *compiled;
     wasmtime_instance_pre_t *pre;
     struct module_link *links;
-    char *memory_name;         /* of the memory that guest pointers point into; NULL: none is exported */
+    char *memory_name; /* of the memory that guest pointers point into; NULL: none is exported */
     size_t memory_name_length;
     uint64_t memory_max_bytes; /* as declared; UINT64_MAX: not at all */
 };
@@ -76,8 +78,8 @@ struct module {
 wasm_trap_t *vm_host_trampoline(void *env, wasmtime_caller_t *caller, wasmtime_val_raw_t *values, size_t count);
 wasm_trap_t *vm_answer_trampoline(void *env, wasmtime_caller_t *caller, wasmtime_val_raw_t *values, size_t count);
 
-/* Value types as one character each, 'i', 'I', 'f', 'F', 'v' (v128) or 'r' (a reference), NUL-terminated. Free with mem_free. Not by
- * wasm_valtype_kind, which aborts the process on types that it does not know. */
+/* Value types as one character each, 'i', 'I', 'f', 'F', 'v' (v128) or 'r' (a reference), NUL-terminated. Free with
+ * mem_free. Not by wasm_valtype_kind, which aborts the process on types that it does not know. */
 char *module_type_chars(const wasm_valtype_vec_t *types);
 
 #endif

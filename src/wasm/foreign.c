@@ -137,7 +137,7 @@ static enum abi_status foreign_set_filter_state(struct plugin_vm *pv, struct str
     struct strbuf full = {0};
     strbuf_add(&full, str_span("filter_state", sizeof "filter_state"));
     strbuf_add(&full, path);
-    enum abi_status status = property_set(pv, strbuf_str(&full), value);
+    enum abi_status status = abi_property_set(pv, strbuf_str(&full), value);
     strbuf_free(&full);
     (void)out;
     return status;

@@ -76,17 +76,20 @@ char *abi_check_module(const struct module_info *info);
 struct plugin_vm;
 enum plugin_start { START_OK, START_FAILED_VM /* instantiate, _initialize, on_vm_start */, START_FAILED_CONFIGURE };
 /* Any thread without a loop (builder): start_deadline_ms each for start and configure. log lines of the guest go to early->log (its
- * other functions are not used; host NULL). Keeps a ref on plugin. */
+ * get_property is asked by the root when it is not NULL; its other functions are not used; host NULL). early may be NULL and is not kept.
+ * *error (mem_free) says why when it is not START_OK. Keeps a ref on plugin. */
 NODISCARD enum plugin_start plugin_vm_new(struct plugin *plugin, const struct host_ops *early, struct plugin_vm **out, char **error);
 /* Worker: from now on this VM is entered here only. Callouts, tick period and queue registrations made while configuring take effect.
  * token: for queue_wake, unique in the process. ops and host must outlive the VM. */
 void plugin_vm_attach(struct plugin_vm *pv, const struct host_ops *ops, void *host, uint64_t token);
-/* Cancels callouts, drops queue registrations, stops ticks, calls on_done/on_delete of the root when the VM is alive. */
+/* Cancels callouts, drops queue registrations, stops ticks, calls on_done/on_delete of the root when the VM is alive (its answer does not
+ * delay anything). Stream contexts may live on until ctx_end. */
 void plugin_vm_detach(struct plugin_vm *pv);
-/* After detach, with no ctx left and not from inside a guest call or host op. */
+/* After detach (or without attach), with no ctx left and not from inside a guest call or host op. */
 void plugin_vm_free(struct plugin_vm *pv);
 struct plugin *plugin_vm_plugin(const struct plugin_vm *pv);
 bool plugin_vm_is_dead(const struct plugin_vm *pv);
+/* As of the last callback; any thread. */
 uint64_t plugin_vm_memory_bytes(const struct plugin_vm *pv);
 /* Does the guest export this callback? Filters without one are left out of that phase. */
 enum plugin_callback { CB_REQUEST_HEADERS, CB_REQUEST_BODY, CB_REQUEST_TRAILERS, CB_RESPONSE_HEADERS, CB_RESPONSE_BODY,
@@ -135,9 +138,11 @@ enum ctx_action ctx_request_trailers(struct ctx *ctx, size_t count);
 enum ctx_action ctx_response_headers(struct ctx *ctx, size_t count, bool end);
 enum ctx_action ctx_response_body(struct ctx *ctx, size_t size, bool end);
 enum ctx_action ctx_response_trailers(struct ctx *ctx, size_t count);
-/* on_log, then on_done, then on_delete (Envoy's order for HTTP; what the VM exports and while it lives), then frees ctx. Safe on a dead VM. */
+/* on_log, then on_done, then on_delete (Envoy's order for HTTP; what the VM exports and while it lives), then frees ctx. Safe on a dead VM.
+ * Not from inside a host call, nor for the ctx whose ctx_* function is on the stack. */
 void ctx_end(struct ctx *ctx);
-/* Did the guest ask for a local reply in the callback that just returned? (Its action is then ignored.) */
+/* Was a local reply asked for in the callback that just returned, by the guest or for it? (Its action is then ignored, and
+ * host_ops.local_reply has been called.) */
 bool ctx_replied(const struct ctx *ctx);
 
 /* Name space shared by VMs of one vm_id is process-wide (shared.c); dropped with its last VM. */

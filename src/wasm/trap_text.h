@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From Wasmtime's multi-line error text to the one line that goes to logs and status. Function and file names in it come from the
- * guest, so that nothing in the text is trusted: control bytes are escaped, length and frame count are bounded.
+ * From Wasmtime's multi-line error text to the one line that goes to logs and status. Function and file names in it
+ * come from the guest, so that nothing in the text is trusted: control bytes are escaped, length and frame count are
+ * bounded.
  */
 #ifndef WEIR_WASM_TRAP_TEXT_H
 #define WEIR_WASM_TRAP_TEXT_H

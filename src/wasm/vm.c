@@ -41,7 +41,7 @@ struct vm {
     struct module *module;
     wasmtime_instance_t instance;
     wasmtime_memory_t memory_handle;
-    uint64_t memory_cap, charged;
+    uint64_t memory_cap, memory_at_start, charged;
     size_t func_count;
     enum vm_result failure;
     bool past_deadline;
@@ -185,10 +185,12 @@ static struct ending take_ending(wasmtime_error_t *error, wasm_trap_t *trap)
     return end;
 }
 
+/* A module that declares a maximum and never grows has chosen its size: that is not a limit it ran into. */
 static uint64_t memory_limit(const struct vm *vm)
 {
     uint64_t declared = vm->module->memory_max_bytes;
-    return declared < vm->memory_cap ? declared : vm->memory_cap;
+    bool grew = vm->memory_size > vm->memory_at_start;
+    return grew && declared < vm->memory_cap ? declared : vm->memory_cap;
 }
 
 /* Wasmtime's limiter tells nobody that it refused a growth: the guest sees -1 and usually traps, aborts or exits soon.
@@ -387,6 +389,7 @@ static enum vm_result instantiate(struct vm *vm, uint32_t deadline_ms)
     if (error == NULL && trap == NULL && vm->memory == NULL && m->memory_name != NULL &&
         wasmtime_instance_export_get(vm->context, &vm->instance, m->memory_name, m->memory_name_length, &item))
         set_memory(vm, &item);
+    vm->memory_at_start = vm->memory_size;
     return leave(vm, error, trap);
 }
 

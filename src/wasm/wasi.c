@@ -23,7 +23,7 @@ enum { RANDOM_MAX = 64 * 1024, IOVS_MAX = 1024 };
 
 #define WASI_FUNCTION(name)                                                                                            \
     static enum errno_wasi name##_(struct plugin_vm *pv, const union vm_value *a);                                     \
-    void wasi_##name(struct vm *vm, union vm_value *args);                                                             \
+    vm_host_fn_proto wasi_##name;                                                                                      \
     void wasi_##name(struct vm *vm, union vm_value *args) { args[0].u32 = name##_(abi_enter_any(vm), args); }          \
     static enum errno_wasi name##_(struct plugin_vm *pv, const union vm_value *a)
 #define WASI_CONSTANT(name, value)                                                                                     \
@@ -244,7 +244,7 @@ WASI_FUNCTION(fd_seek) { return store_time(pv, a[3], 0); }
 WASI_FUNCTION(fd_tell) { return store_time(pv, a[1], 0); }
 
 /* Must not return to the guest as if nothing had happened. */
-void wasi_proc_exit(struct vm *vm, union vm_value *args);
+vm_host_fn_proto wasi_proc_exit;
 void wasi_proc_exit(struct vm *vm, union vm_value *args)
 {
     struct plugin_vm *pv = abi_enter_any(vm);

@@ -258,7 +258,8 @@ static struct {
 static void model_splice(int i, size_t start, size_t size, const char *data, size_t n)
 {
     memmove(model[i].p + start + n, model[i].p + start + size, model[i].n - start - size);
-    memcpy(model[i].p + start, data, n);
+    if (n != 0)
+        memcpy(model[i].p + start, data, n);
     model[i].n = model[i].n - size + n;
 }
 

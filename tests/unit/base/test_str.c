@@ -17,7 +17,8 @@ static void test_compare(void **state)
     assert_false(str_ieq(STR("a@"), STR("a`"))); /* one bit apart, but no letters */
     assert_false(str_ieq(STR("["), STR("{")));
     assert_false(str_ieq(STR("ab"), STR("abc")));
-    assert_true(str_starts(STR("abc"), STR("ab")) && str_starts(STR("abc"), STR_NONE) && str_starts(STR_NONE, STR_NONE));
+    assert_true(str_starts(STR("abc"), STR("ab")) && str_starts(STR("abc"), STR_NONE) &&
+                str_starts(STR_NONE, STR_NONE));
     assert_false(str_starts(STR("a"), STR("ab")));
     assert_true(str_ends(STR("abc"), STR("bc")) && str_ends(STR("abc"), STR("")) && str_ends(STR_NONE, STR_NONE));
     assert_false(str_ends(STR("c"), STR("bc")));

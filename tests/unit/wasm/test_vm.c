@@ -80,6 +80,14 @@ static void host_fail(struct vm *vm, union vm_value *args)
     vm_raise(vm, "exit status 3\nsecond line");
 }
 
+/* Longer than the ticker waits before it parks. */
+static void host_rest(struct vm *vm, union vm_value *args)
+{
+    (void)vm;
+    (void)args;
+    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 300000000}, NULL);
+}
+
 static void host_read(struct vm *vm, union vm_value *args)
 {
     const char *p = vm_mem(vm, args[0].u32, args[1].u32);
@@ -92,6 +100,7 @@ static const struct vm_host_func table[] = {
     {"env", "note", "i", "", host_note},         {"env", "status", "", "i", host_status},
     {"env", "status_of", "i", "i", host_status}, {"env", "call_back", "i", "i", host_call_back},
     {"env", "fail", "", "", host_fail},          {"env", "read", "ii", "", host_read},
+    {"env", "rest", "", "", host_rest},
 };
 
 static bool unknown(struct str module, struct str name, union vm_value *result)
@@ -375,6 +384,18 @@ static void test_deadline_after_a_pause(void **state)
     }
 }
 
+static void test_deadline_after_a_long_host_call(void **state)
+{
+    (void)state;
+    guest_signals_restore();
+    struct module *module = load_text("(module (import \"env\" \"rest\" (func $rest)) (memory (export \"memory\") 1)"
+                                      "(func (export \"go\") (call $rest) (loop $again (br $again))))");
+    struct vm *vm = start(module, &roomy);
+    assert_int_equal(vm_call(vm, func(vm, "go", "", ""), NULL, 20), VM_DEADLINE);
+    vm_free(vm);
+    module_unref(module);
+}
+
 static void test_memory_limit(void **state)
 {
     (void)state;
@@ -391,6 +412,23 @@ static void test_memory_limit(void **state)
     assert_int_equal(vm_new(module, &none, 100, NULL, &vm, &error), VM_MEMORY);
     assert_has(error, "memory limit");
     mem_free(error);
+    module_unref(module);
+}
+
+static void test_declared_maximum(void **state)
+{
+    (void)state;
+    guest_signals_restore();
+    struct module *module = load_text("(module (memory (export \"memory\") 1 3)"
+                                      "(func (export \"trap\") unreachable)"
+                                      "(func (export \"grow\") (drop (memory.grow (i32.const 2))) unreachable))");
+    struct vm *vm = start(module, &roomy);
+    assert_int_equal(vm_call(vm, func(vm, "trap", "", ""), NULL, 100), VM_TRAP);
+    vm_free(vm);
+    vm = start(module, &roomy);
+    assert_int_equal(vm_call(vm, func(vm, "grow", "", ""), NULL, 100), VM_MEMORY);
+    assert_has(vm_error(vm), "(memory 192 of at most 192 KiB)");
+    vm_free(vm);
     module_unref(module);
 }
 
@@ -509,6 +547,19 @@ static void test_features_that_are_off(void **state)
         mem_free(error);
         strbuf_free(&wasm);
     }
+}
+
+/* The fast tier knows no tail calls. */
+static void test_tail_calls(void **state)
+{
+    (void)state;
+    guest_signals_restore();
+    struct strbuf out = {0}, wasm = guest_assemble_text("(module (func $f (return_call $f)))", "--enable-tail-call");
+    char *error = NULL;
+    assert_int_equal(engine_compile(engine, strbuf_str(&wasm), tier, &out, &error), tier == TIER_OPTIMISED);
+    mem_free(error);
+    strbuf_free(&out);
+    strbuf_free(&wasm);
 }
 
 static void test_load_file(void **state)
@@ -667,13 +718,16 @@ int main(void)
         cmocka_unit_test(test_loop_meets_deadline),
         cmocka_unit_test(test_nested_calls_share_the_deadline),
         cmocka_unit_test(test_deadline_after_a_pause),
+        cmocka_unit_test(test_deadline_after_a_long_host_call),
         cmocka_unit_test(test_memory_limit),
+        cmocka_unit_test(test_declared_maximum),
         cmocka_unit_test(test_table_limit),
         cmocka_unit_test(test_start_function),
         cmocka_unit_test(test_refused_imports),
         cmocka_unit_test(test_duplicate_imports_must_agree),
         cmocka_unit_test(test_bad_code),
         cmocka_unit_test(test_features_that_are_off),
+        cmocka_unit_test(test_tail_calls),
         cmocka_unit_test(test_load_file),
         cmocka_unit_test(test_vm_is_handed_over),
         cmocka_unit_test(test_threads_share_a_module),

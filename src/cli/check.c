@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weir check: the same reading and composing as `run`, without serving. All or nothing: any error makes it exit 1. Warnings do not.
+ */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "control/compose.h"
+#include "control/source_dir.h"
+
+static const char help_text[] = "usage: weir check [--namespace NS] [--labels k=v,...] PATH...\n\n"
+                                "Validates files and directories as `weir run` would. Prints every error as\n"
+                                "file:line:col: path: message, and exits 1 if there is any.\n";
+
+static void print_diag(const struct diag *d, size_t *errors, size_t *warnings)
+{
+    for (size_t i = 0; i < d->count; i++) {
+        char *text = diag_format(&d->entries[i]);
+        bool error = d->entries[i].level == DIAG_ERROR;
+        printf("%s%s\n", error ? "" : "warning: ", text);
+        *(error ? errors : warnings) += 1;
+        mem_free(text);
+    }
+}
+
+static void ignore_change(void *arg) { (void)arg; }
+
+static void check_store(const struct store *store, size_t *errors, size_t *warnings)
+{
+    struct diag files = {0};
+    store_file_errors(store, &files);
+    print_diag(&files, errors, warnings);
+    diag_free(&files);
+    MAP_EACH(e, &store->objects) print_diag(&((const struct store_object *)e->value)->diag, errors, warnings);
+}
+
+/* References between objects: what run would leave out. */
+static void check_usage(const struct store *store, const struct identity *identity, size_t *errors)
+{
+    struct delivery *none = delivery_new(&(struct delivery_options){0});
+    struct usage_table usage = {0};
+    struct snapshot *s = compose_snapshot(store, none, identity, 1, &usage);
+    MAP_EACH(e, &store->objects)
+    {
+        const struct store_object *o = e->value;
+        const struct usage *u = usage_find(&usage, o->kind, o->ns, o->name);
+        if (u == NULL || u->accepted || o->good == NULL)
+            continue;
+        printf("%s:%u:1: %s %s%s%s: %s: %s\n", o->file, o->line, kind_name(o->kind), o->ns, o->ns[0] != '\0' ? "/" : "", o->name,
+               u->reason, u->message);
+        *errors += 1;
+    }
+    snapshot_unref(s);
+    usage_free(&usage);
+    delivery_free(none);
+}
+
+int cli_check(int argc, char **argv)
+{
+    const char **paths = mem_zalloc(((size_t)argc + 1) * sizeof *paths);
+    size_t count = 0;
+    char ns[256] = "istio-system";
+    struct label label = {.key = (char[]){"istio"}, .value = (char[]){"ingressgateway"}};
+    struct identity identity = {.name = (char[]){"weir"}, .ns = ns, .labels = {&label, 1}};
+    struct cli_args a = {.argc = argc, .argv = argv};
+    while (cli_next(&a)) {
+        if (a.name == NULL) {
+            paths[count++] = a.value;
+        } else if (strcmp(a.name, "help") == 0) {
+            fputs(help_text, stdout);
+            return CLI_OK;
+        } else if (strcmp(a.name, "namespace") == 0) {
+            const char *v = cli_value(&a);
+            if (v == NULL)
+                return CLI_USAGE;
+            snprintf(ns, sizeof ns, "%s", v);
+        } else {
+            return cli_usage_error("check", "no option --%s", a.name);
+        }
+    }
+    if (count == 0)
+        return cli_usage_error("check", "needs a file or directory");
+    for (size_t i = 0; i < count; i++)
+        if (access(paths[i], F_OK) != 0)
+            return cli_usage_error("check", "%s: no such file or directory", paths[i]);
+    struct loop loop;
+    struct store store = {0};
+    size_t errors = 0, warnings = 0;
+    loop_init(&loop);
+    struct source_dir *source = source_dir_new(&loop, &store, paths, count, "default", ignore_change, NULL);
+    source_dir_scan(source);
+    check_store(&store, &errors, &warnings);
+    check_usage(&store, &identity, &errors);
+    size_t objects = store.objects.count;
+    source_dir_free(source);
+    loop_fini(&loop);
+    store_free(&store);
+    mem_free(paths);
+    if (errors > 0) {
+        fprintf(stderr, "%zu error%s, %zu warning%s\n", errors, errors == 1 ? "" : "s", warnings, warnings == 1 ? "" : "s");
+        return CLI_FAILED;
+    }
+    printf("%zu object%s, no errors, %zu warning%s\n", objects, objects == 1 ? "" : "s", warnings, warnings == 1 ? "" : "s");
+    return CLI_OK;
+}

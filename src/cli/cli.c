@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Chooses the subcommand, and the option reader they share.
+ */
+#include "cli/cli.h"
+
+#include <stdio.h>
+
+struct command {
+    const char *name, *args, *what;
+    int (*run)(int argc, char **argv);
+};
+static const struct command commands[] = {
+    {"run", "[PATH...]", "serve the resources in files or directories; reloads when they change", cli_run},
+    {"check", "PATH...", "validate as run would; every error as file:line:col: path: message", cli_check},
+    {"inspect", "FILE.wasm", "ABI version, imports, exports, memory, sections, what is not supported", cli_inspect},
+    {"status", "[--admin ADDR]", "what runs now, from the admin address", cli_status},
+    {"echo", "--listen ADDR", "a small upstream that answers with what it received, as JSON", cli_echo},
+    {"version", "", "version of weir", cli_version},
+};
+
+static int help(FILE *to, int code)
+{
+    fprintf(to, "weir - a service gateway programmed by WebAssembly filters\n\nusage: weir COMMAND [ARGS]\n\n");
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        fprintf(to, "  %-8s %-15s %s\n", commands[i].name, commands[i].args, commands[i].what);
+    fprintf(to, "\n\"weir COMMAND --help\" says more.\n");
+    return code;
+}
+
+int cli_main(int argc, char **argv)
+{
+    if (argc < 2)
+        return help(stderr, CLI_USAGE);
+    struct str name = str_of(argv[1]);
+    if (str_is(name, "help") || str_is(name, "--help") || str_is(name, "-h"))
+        return help(stdout, CLI_OK);
+    if (str_is(name, "--version"))
+        return cli_version(argc - 1, argv + 1);
+    if (str_is(name, "compile-module")) /* run's own child; no command for users */
+        return cli_compile_module(argc - 1, argv + 1);
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        if (str_is(name, commands[i].name))
+            return commands[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "weir: no command \"%s\"\n\n", argv[1]);
+    return help(stderr, CLI_USAGE);
+}
+
+bool cli_next(struct cli_args *a)
+{
+    if (a->at == 0)
+        a->at = 1;
+    if (a->at >= a->argc)
+        return false;
+    char *arg = a->argv[a->at++];
+    a->name = a->value = NULL;
+    if (strncmp(arg, "--", 2) != 0 || arg[2] == '\0') {
+        a->value = arg;
+        return true;
+    }
+    char *equals = strchr(arg, '=');
+    if (equals != NULL) {
+        *equals = '\0';
+        a->value = equals + 1;
+    }
+    a->name = arg + 2;
+    return true;
+}
+
+const char *cli_value(struct cli_args *a)
+{
+    if (a->value == NULL && a->at < a->argc)
+        a->value = a->argv[a->at++];
+    if (a->value == NULL)
+        fprintf(stderr, "weir: --%s needs a value\n", a->name);
+    return a->value;
+}
+
+int cli_usage_error(const char *command, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    fprintf(stderr, "weir %s: ", command);
+    vfprintf(stderr, fmt, args);
+    va_end(args);
+    fprintf(stderr, "\n\"weir %s --help\" says how.\n", command);
+    return CLI_USAGE;
+}

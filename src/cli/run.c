@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weir run: reads the command line into control_options, and serves.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/cli.h"
+#include "control/options.h"
+
+static const char help_text[] =
+    "usage: weir run [OPTIONS] [PATH...]\n"
+    "\n"
+    "Serves the resources in files or directories (default: .) and reloads when they change.\n"
+    "\n"
+    "  --name N             who this gateway is (default weir)\n"
+    "  --namespace NS       its namespace (default istio-system)\n"
+    "  --labels k=v,...     its labels, which selectors match (default istio=ingressgateway)\n"
+    "  --admin ADDR         admin and metrics (default 127.0.0.1:15000; \"off\": none)\n"
+    "  --admin-any-address  allow an --admin address that is not loopback\n"
+    "  --workers N          worker threads (default: one for each CPU)\n"
+    "  --log-level L        trace, debug, info (default), warn, error, critical, off\n"
+    "  --cache-dir DIR      compiled modules (default: $XDG_CACHE_HOME/weir/modules)\n"
+    "  --drain-time S       seconds that streams get to end after SIGTERM (default 30)\n"
+    "  --dns-servers LIST   servers to ask for hosts of ServiceEntries (default: the system's)\n"
+    "  --show-plugin-config /config shows pluginConfig, which may hold secrets\n"
+    "\n"
+    "Logs go to standard error, access logs to standard output. SIGTERM drains; a second one ends at once.\n";
+
+static bool labels_parse(const char *text, struct labels *out)
+{
+    struct str rest = str_of(text);
+    *out = (struct labels){0};
+    while (rest.p != NULL) {
+        struct str one = str_split(&rest, ',');
+        ptrdiff_t equals = str_find(one, '=');
+        if (one.n == 0)
+            continue;
+        if (equals <= 0)
+            return false;
+        out->list = mem_realloc(out->list, (out->count + 1) * sizeof *out->list);
+        out->list[out->count++] = (struct label){str_dup(str_upto(one, (size_t)equals)), str_dup(str_from(one, (size_t)equals + 1))};
+    }
+    return true;
+}
+
+static char *default_cache_dir(void)
+{
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (xdg != NULL && xdg[0] == '/')
+        return mem_printf("%s/weir/modules", xdg);
+    if (home != NULL && home[0] == '/' && home[1] != '\0')
+        return mem_printf("%s/.cache/weir/modules", home);
+    return mem_printf("/tmp/weir-%u/modules", (unsigned)geteuid());
+}
+
+static char *own_program(void)
+{
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path);
+    return n > 0 && (size_t)n < sizeof path ? mem_strndup(path, (size_t)n) : mem_strdup("weir");
+}
+
+static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *out)
+{
+    return str_to_u64(str_of(text), max, out) && *out >= min;
+}
+
+/* One option into o; CLI_OK, or the usage error it printed. */
+static int take_option(struct cli_args *a, struct control_options *o)
+{
+    struct str name = str_of(a->name);
+    uint64_t n = 0;
+    if (str_is(name, "show-plugin-config")) {
+        o->show_plugin_config = true;
+        return CLI_OK;
+    }
+    if (str_is(name, "admin-any-address")) {
+        o->admin_any_address = true;
+        return CLI_OK;
+    }
+    static const char *const later[] = {"kube-api", "kubernetes", "kubeconfig", "registry"};
+    for (size_t i = 0; i < ARRAY_LEN(later); i++)
+        if (str_is(name, later[i]))
+            return cli_usage_error("run", "--%s is not supported yet", a->name);
+    const char *v = cli_value(a);
+    if (v == NULL)
+        return CLI_USAGE;
+    if (str_is(name, "name"))
+        o->identity.name = mem_strdup(v);
+    else if (str_is(name, "namespace"))
+        o->identity.ns = mem_strdup(v);
+    else if (str_is(name, "cache-dir"))
+        o->cache_dir = v;
+    else if (str_is(name, "dns-servers"))
+        o->dns_servers = v;
+    else if (str_is(name, "labels")) {
+        if (!labels_parse(v, &o->identity.labels))
+            return cli_usage_error("run", "--labels \"%s\": want k=v,k=v", v);
+    } else if (str_is(name, "admin")) {
+        o->has_admin = strcmp(v, "off") != 0;
+        if (o->has_admin && !addr_parse(str_of(v), &o->admin))
+            return cli_usage_error("run", "--admin \"%s\": want IP:PORT", v);
+    } else if (str_is(name, "workers")) {
+        if (!number(v, 1, 256, &n))
+            return cli_usage_error("run", "--workers \"%s\": want 1 to 256", v);
+        o->workers = (unsigned)n;
+    } else if (str_is(name, "drain-time")) {
+        if (!number(v, 0, 86400, &n))
+            return cli_usage_error("run", "--drain-time \"%s\": want seconds, 0 to 86400", v);
+        o->drain_time_ms = (uint32_t)n * 1000;
+    } else if (str_is(name, "log-level")) {
+        enum log_level level;
+        if (!log_level_parse(str_of(v), &level))
+            return cli_usage_error("run", "--log-level \"%s\": want trace, debug, info, warn, error, critical or off", v);
+        log_set_level(level);
+    } else {
+        return cli_usage_error("run", "no option --%s", a->name);
+    }
+    return CLI_OK;
+}
+
+static void fill_defaults(struct control_options *o)
+{
+    if (o->identity.name == NULL)
+        o->identity.name = mem_strdup("weir");
+    if (o->identity.ns == NULL)
+        o->identity.ns = mem_strdup("istio-system");
+    if (o->identity.labels.count == 0)
+        ASSERT(labels_parse("istio=ingressgateway", &o->identity.labels));
+    if (o->workers == 0) {
+        long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+        o->workers = cpus < 1 ? 1 : cpus > 256 ? 256 : (unsigned)cpus;
+    }
+}
+
+static void options_free(struct control_options *o)
+{
+    mem_free(o->identity.name);
+    mem_free(o->identity.ns);
+    for (size_t i = 0; i < o->identity.labels.count; i++) {
+        mem_free(o->identity.labels.list[i].key);
+        mem_free(o->identity.labels.list[i].value);
+    }
+    mem_free(o->identity.labels.list);
+}
+
+int cli_run(int argc, char **argv)
+{
+    struct control_options o = {.has_admin = true, .drain_time_ms = 30000};
+    ASSERT(addr_parse(STR("127.0.0.1:15000"), &o.admin));
+    const char **paths = mem_zalloc(((size_t)argc + 1) * sizeof *paths);
+    struct cli_args a = {.argc = argc, .argv = argv};
+    while (cli_next(&a)) {
+        if (a.name == NULL) {
+            paths[o.path_count++] = a.value;
+            continue;
+        }
+        if (strcmp(a.name, "help") == 0) {
+            fputs(help_text, stdout);
+            return CLI_OK;
+        }
+        int code = take_option(&a, &o);
+        if (code != CLI_OK)
+            return code;
+    }
+    if (o.path_count == 0)
+        paths[o.path_count++] = ".";
+    for (size_t i = 0; i < o.path_count; i++)
+        if (access(paths[i], F_OK) != 0)
+            return cli_usage_error("run", "%s: no such file or directory", paths[i]);
+    if (o.has_admin && !o.admin_any_address && !addr_is_loopback(&o.admin))
+        return cli_usage_error("run", "--admin is not a loopback address: anyone who reaches it can drain this gateway; "
+                                      "--admin-any-address says that you want that");
+    fill_defaults(&o);
+    o.paths = paths;
+    char *cache = o.cache_dir == NULL ? default_cache_dir() : NULL, *program = own_program();
+    if (cache != NULL)
+        o.cache_dir = cache;
+    o.program = program;
+    const char *delay = getenv("WEIR_TEST_COMPILE_DELAY_MS");
+    uint64_t ms = 0;
+    if (delay != NULL && str_to_u64(str_of(delay), 60000, &ms))
+        o.compile_delay_ms = (uint32_t)ms;
+    log_start();
+    int code = control_run(&o);
+    log_stop();
+    options_free(&o);
+    mem_free(cache);
+    mem_free(program);
+    mem_free(paths);
+    return code;
+}

@@ -1,0 +1,568 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The control thread: reads resources, has plugins delivered, composes snapshots and publishes them to the workers. It
+ * never blocks on anything slow (files of modules, compiles, guests, DNS, HTTP): those happen elsewhere and come back as
+ * messages. The order of publishing is what keeps "never unfiltered" true: a VM reaches a worker's mailbox before the
+ * first snapshot that names it, and a listener socket only after the first snapshot that has its chain.
+ */
+#include "control/control.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/budget.h"
+#include "base/log.h"
+#include "base/metrics.h"
+
+enum { LISTEN_BACKLOG = 4096, BUILDER_THREADS = 2, GAUGES_MS = 1000 };
+
+/* ---- listeners ---- */
+
+static void mail_listener(struct control *c, unsigned worker, enum worker_mail type, const struct addr *addr, int fd)
+{
+    struct mail_listener *m = mem_zalloc(sizeof *m);
+    m->mail.type = type;
+    m->addr = *addr;
+    m->fd = fd;
+    mailbox_post(worker_mailbox(c->workers[worker]), &m->mail);
+}
+
+static void listener_open_all(struct control *c, struct open_listener *l)
+{
+    char text[ADDR_TEXT_MAX];
+    addr_format(&l->addr, true, text);
+    mem_free(l->error);
+    l->error = NULL;
+    int error = listener_probe(&l->addr);
+    int *fds = mem_alloc(c->worker_count * sizeof *fds);
+    unsigned opened = 0;
+    while (error == 0 && opened < c->worker_count) {
+        fds[opened] = listener_open(&l->addr, LISTEN_BACKLOG);
+        if (fds[opened] < 0)
+            error = errno;
+        else
+            opened++;
+    }
+    if (error == 0) {
+        l->open = true;
+        l->listening = 0;
+        for (unsigned i = 0; i < c->worker_count; i++)
+            mail_listener(c, i, MAIL_LISTENER, &l->addr, fds[i]);
+        log_line(LOG_INFO, "listening on %s", text);
+    } else {
+        for (unsigned i = 0; i < opened; i++)
+            close(fds[i]);
+        l->error = mem_printf("cannot listen on %s: %s", text, strerror(error));
+        log_line(LOG_ERROR, "%s", l->error);
+    }
+    mem_free(fds);
+}
+
+static struct open_listener *listener_find(struct control *c, const struct addr *addr)
+{
+    for (size_t i = 0; i < c->listener_count; i++)
+        if (addr_eq(&c->listeners[i].addr, addr))
+            return &c->listeners[i];
+    return NULL;
+}
+
+/* After the snapshot was posted, so that no connection meets a worker that does not know its chain yet. */
+static void listeners_follow(struct control *c, const struct snapshot *s)
+{
+    for (size_t i = 0; i < c->listener_count; i++)
+        c->listeners[i].wanted = false;
+    for (size_t i = 0; i < s->listener_count; i++) {
+        struct open_listener *l = listener_find(c, &s->listeners[i].addr);
+        if (l == NULL) {
+            c->listeners = mem_realloc(c->listeners, (c->listener_count + 1) * sizeof *c->listeners);
+            l = &c->listeners[c->listener_count++];
+            *l = (struct open_listener){.addr = s->listeners[i].addr};
+        }
+        l->wanted = true;
+        if (!l->open && c->life < LIFE_DRAINING)
+            listener_open_all(c, l);
+    }
+    for (size_t i = c->listener_count; i-- > 0;) {
+        struct open_listener *l = &c->listeners[i];
+        if (l->wanted)
+            continue;
+        for (unsigned w = 0; l->open && w < c->worker_count; w++)
+            mail_listener(c, w, MAIL_LISTENER_GONE, &l->addr, -1);
+        mem_free(l->error);
+        *l = c->listeners[--c->listener_count];
+    }
+}
+
+/* ---- endpoints ---- */
+
+static void endpoints_send(struct control *c, const struct cluster_endpoints *e)
+{
+    struct strbuf digest = {0};
+    for (size_t i = 0; i < e->count; i++) {
+        char text[ADDR_TEXT_MAX];
+        addr_format(&e->list[i].addr, true, text);
+        strbuf_printf(&digest, "%s*%u ", text, e->list[i].weight);
+    }
+    strbuf_addc(&digest, ';');
+    char *last = map_get(&c->endpoints, str_of(e->key));
+    if (last != NULL && str_eq(str_of(last), strbuf_str(&digest))) {
+        strbuf_free(&digest);
+        return;
+    }
+    mem_free(map_set(&c->endpoints, str_of(e->key), strbuf_take(&digest)));
+    for (unsigned i = 0; i < c->worker_count; i++) {
+        struct mail_endpoints *m = mem_zalloc(sizeof *m);
+        m->mail.type = MAIL_ENDPOINTS;
+        m->key = mem_strdup(e->key);
+        m->list = mem_alloc((e->count + 1) * sizeof *m->list);
+        memcpy(m->list, e->list, e->count * sizeof *m->list);
+        m->count = e->count;
+        mailbox_post(worker_mailbox(c->workers[i]), &m->mail);
+    }
+}
+
+static void add_dns_addresses(struct control *c, struct cluster_endpoints *e)
+{
+    size_t n = 0;
+    const struct addr *addrs = dns_addresses(c->dns, e->dns_host, &n);
+    e->list = mem_realloc(e->list, (n + 1) * sizeof *e->list);
+    for (size_t i = 0; i < n; i++) {
+        e->list[i] = (struct endpoint_conf){addrs[i], 1};
+        if (addrs[i].u.sa.sa_family == AF_INET)
+            e->list[i].addr.u.in.sin_port = htons(e->dns_port);
+        else
+            e->list[i].addr.u.in6.sin6_port = htons(e->dns_port);
+    }
+    e->count = n;
+}
+
+/* The data plane never connects to our own admin address, whatever a Service says: a filter could call it. */
+static void drop_admin_address(const struct control *c, struct cluster_endpoints *e)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < e->count; i++) {
+        const struct addr *a = &e->list[i].addr;
+        bool admin = c->o->has_admin && addr_port(a) == addr_port(&c->o->admin) && (addr_eq(a, &c->o->admin) || addr_is_loopback(a));
+        if (!admin)
+            e->list[kept++] = e->list[i];
+        else
+            log_line(LOG_WARN, "cluster %s: an endpoint is this gateway's admin address and is not used", e->key);
+    }
+    e->count = kept;
+}
+
+static void endpoints_follow(struct control *c)
+{
+    struct cluster_set set;
+    struct map hosts = {0};
+    compose_endpoints(&c->store, &set);
+    for (size_t i = 0; i < set.count; i++)
+        if (set.list[i].dns_host != NULL)
+            map_set(&hosts, str_of(set.list[i].dns_host), c);
+    dns_want(c->dns, &hosts);
+    map_free(&hosts);
+    for (size_t i = 0; i < set.count; i++) {
+        if (set.list[i].dns_host != NULL)
+            add_dns_addresses(c, &set.list[i]);
+        drop_admin_address(c, &set.list[i]);
+        endpoints_send(c, &set.list[i]);
+    }
+    /* Clusters that are gone have no endpoints any more. */
+    struct map gone = {0};
+    MAP_EACH(e, &c->endpoints) map_set(&gone, e->key, e->value);
+    for (size_t i = 0; i < set.count; i++)
+        map_remove(&gone, str_of(set.list[i].key));
+    MAP_EACH(e, &gone)
+    {
+        struct cluster_endpoints none = {.key = str_dup(e->key)};
+        endpoints_send(c, &none);
+        mem_free(map_remove(&c->endpoints, e->key));
+        mem_free(none.key);
+    }
+    map_free(&gone);
+    cluster_set_free(&set);
+}
+
+static void on_dns_changed(void *arg, const char *host)
+{
+    (void)host;
+    endpoints_follow(arg);
+}
+
+/* ---- snapshots ---- */
+
+/* Each problem is logged once, when it appears or changes; when it goes away, too. */
+static void log_problem(struct control *c, const char *title, const char *problem)
+{
+    const char *last = map_get(&c->logged, str_of(title));
+    if (problem != NULL && (last == NULL || strcmp(last, problem) != 0)) {
+        log_line(LOG_WARN, "%s: %s", title, problem);
+        mem_free(map_set(&c->logged, str_of(title), mem_strdup(problem)));
+    } else if (problem == NULL && last != NULL) {
+        log_line(LOG_INFO, "%s: in order again", title);
+        mem_free(map_remove(&c->logged, str_of(title)));
+    }
+}
+
+static void log_problems(struct control *c)
+{
+    struct diag files = {0};
+    struct strbuf text = {0};
+    store_file_errors(&c->store, &files);
+    for (size_t i = 0; i < files.count; i++) {
+        char *line = diag_format(&files.entries[i]);
+        if (i > 0)
+            strbuf_addz(&text, "; ");
+        strbuf_addz(&text, line);
+        mem_free(line);
+    }
+    strbuf_addc(&text, '\0');
+    log_problem(c, "resource files", files.count > 0 ? text.p : NULL);
+    diag_free(&files);
+    MAP_EACH(e, &c->store.objects)
+    {
+        const struct store_object *o = e->value;
+        const struct usage *u = usage_find(&c->usage, o->kind, o->ns, o->name);
+        char *title = mem_printf("%s %s%s%s", kind_name(o->kind), o->ns, o->ns[0] != '\0' ? "/" : "", o->name);
+        strbuf_clear(&text);
+        for (size_t i = 0; i < o->diag.count; i++) {
+            char *line = diag_format(&o->diag.entries[i]);
+            strbuf_printf(&text, "%s%s", text.n > 0 ? "; " : "", line);
+            mem_free(line);
+        }
+        if (o->stale && o->good != NULL)
+            strbuf_addz(&text, " (its last good version keeps serving)");
+        if (u != NULL && !u->accepted)
+            strbuf_printf(&text, "%s%s: %s", text.n > 0 ? "; " : "", u->reason, u->message);
+        strbuf_addc(&text, '\0');
+        log_problem(c, title, text.n > 1 ? text.p : NULL);
+        mem_free(title);
+    }
+    strbuf_free(&text);
+}
+
+void control_publish(struct control *c)
+{
+    usage_free(&c->usage);
+    uint64_t version = c->snapshot != NULL ? c->snapshot->version + 1 : 1;
+    struct snapshot *s = compose_snapshot(&c->store, c->delivery, &c->o->identity, version, &c->usage);
+    if (s->listener_count > 0)
+        budget_set_limit(s->listeners[0].limits.memory_bytes);
+    endpoints_follow(c);
+    for (unsigned i = 0; i < c->worker_count; i++) {
+        struct mail_snapshot *m = mem_zalloc(sizeof *m);
+        m->mail.type = MAIL_SNAPSHOT;
+        m->snapshot = snapshot_ref(s);
+        mailbox_post(worker_mailbox(c->workers[i]), &m->mail);
+    }
+    listeners_follow(c, s);
+    delivery_published(c->delivery, version);
+    if (c->snapshot != NULL)
+        snapshot_unref(c->snapshot);
+    c->snapshot = s;
+    metrics_gauge_set(c->config_version, (int64_t)version);
+    metrics_gauge_set(c->bad_objects, (int64_t)store_bad_count(&c->store));
+    metrics_add(c->reloads, 1);
+    log_problems(c);
+}
+
+static void on_publish(struct loop_task *task) { control_publish(CONTAINER_OF(task, struct control, publish)); }
+static void on_delivery_changed(void *arg)
+{
+    struct control *c = arg;
+    loop_defer(&c->loop, &c->publish);
+}
+
+static void on_store_changed(void *arg)
+{
+    struct control *c = arg;
+    delivery_update(c->delivery, &c->store);
+    loop_defer(&c->loop, &c->publish);
+}
+
+/* ---- messages from workers and builders ---- */
+
+static void on_adopted(struct control *c, const struct mail_from_worker *m)
+{
+    c->adopted[m->worker] = m->version;
+    uint64_t all = UINT64_MAX;
+    for (unsigned i = 0; i < c->worker_count; i++)
+        all = c->adopted[i] < all ? c->adopted[i] : all;
+    if (all > c->adopted_all) {
+        c->adopted_all = all;
+        delivery_adopted(c->delivery, all);
+    }
+}
+
+static void end_if_drained(struct control *c)
+{
+    if (c->drained < c->worker_count || c->life < LIFE_DRAINING)
+        return;
+    c->life = LIFE_OVER;
+    loop_stop(&c->loop);
+}
+
+static void deliver(void *arg, struct mail *mail)
+{
+    struct control *c = arg;
+    if (mail->type == DELIVERY_BUILT) {
+        delivery_built(c->delivery, CONTAINER_OF(mail, struct build_job, mail));
+        return;
+    }
+    struct mail_from_worker *m = CONTAINER_OF(mail, struct mail_from_worker, mail);
+    if (mail->type == MAIL_ADOPTED)
+        on_adopted(c, m);
+    else if (mail->type == MAIL_VM_LOST)
+        delivery_vm_lost(c->delivery, m);
+    else if (mail->type == MAIL_DRAINED) {
+        c->drained++;
+        end_if_drained(c);
+    } else if (mail->type == MAIL_LISTENING) {
+        for (size_t i = 0; i < c->listener_count; i++)
+            c->listeners[i].listening++;
+    }
+    mem_free(m->plugin);
+    mem_free(m->callback);
+    mem_free(m->reason);
+    mem_free(m);
+}
+
+/* A build that ends after the loop has: its VMs go with it. */
+static void drop_mail(struct mail *mail)
+{
+    if (mail->type == DELIVERY_BUILT) {
+        build_job_free(CONTAINER_OF(mail, struct build_job, mail));
+        return;
+    }
+    struct mail_from_worker *m = CONTAINER_OF(mail, struct mail_from_worker, mail);
+    mem_free(m->plugin);
+    mem_free(m->callback);
+    mem_free(m->reason);
+    mem_free(m);
+}
+
+/* ---- readiness ---- */
+
+bool control_is_ready(const struct control *c, struct strbuf *out)
+{
+    bool ready = true;
+    struct strbuf why = {0};
+    if (c->life >= LIFE_DRAINING) {
+        ready = false;
+        strbuf_addz(&why, "draining\n");
+    }
+    if (c->snapshot == NULL || c->adopted_all < 1) {
+        ready = false;
+        strbuf_addz(&why, "no configuration has been adopted yet\n");
+    }
+    MAP_EACH(e, delivery_items(c->delivery))
+    {
+        const struct delivery_item *item = e->value;
+        if (item->stage == DELIVERY_PROGRAMMED || item->stage == DELIVERY_FAILED || item->live != NULL)
+            continue;
+        ready = false;
+        strbuf_printf(&why, "plugin %s: %s\n", item->title, delivery_stage_name(item->stage));
+    }
+    for (size_t i = 0; i < c->listener_count; i++) {
+        if (c->listeners[i].error == NULL)
+            continue;
+        ready = false;
+        strbuf_printf(&why, "%s\n", c->listeners[i].error);
+    }
+    if (out != NULL)
+        strbuf_add(out, strbuf_str(&why));
+    strbuf_free(&why);
+    return ready;
+}
+
+/* ---- end ---- */
+
+static void mail_plain(struct control *c, enum worker_mail type)
+{
+    for (unsigned i = 0; i < c->worker_count; i++) {
+        struct mail *m = mem_zalloc(sizeof *m);
+        m->type = type;
+        mailbox_post(worker_mailbox(c->workers[i]), m);
+    }
+}
+
+static void on_drain_time(struct loop_timer *timer)
+{
+    struct control *c = CONTAINER_OF(timer, struct control, drain_timer);
+    if (c->life == LIFE_DRAINING) {
+        c->life = LIFE_CUT;
+        log_line(LOG_WARN, "drain time is over: what is left is cut");
+        mail_plain(c, MAIL_CUT);
+        loop_timer_start(&c->drain_timer, 5000);
+    } else {
+        log_line(LOG_ERROR, "workers did not finish in time");
+        c->exit_code = 1;
+        c->life = LIFE_OVER;
+        loop_stop(&c->loop);
+    }
+}
+
+void control_drain(struct control *c)
+{
+    if (c->life >= LIFE_DRAINING)
+        return;
+    c->life = LIFE_DRAINING;
+    log_line(LOG_INFO, "draining: at most %u s", c->o->drain_time_ms / 1000);
+    mail_plain(c, MAIL_DRAIN);
+    loop_timer_start(&c->drain_timer, c->o->drain_time_ms);
+}
+
+static void on_signal(uv_signal_t *handle, int signum)
+{
+    struct control *c = handle->data;
+    if (signum == SIGHUP) {
+        if (source_dir_scan(c->source))
+            on_store_changed(c);
+        return;
+    }
+    if (c->life >= LIFE_DRAINING) { /* asked twice: now */
+        c->life = LIFE_DRAINING;
+        on_drain_time(&c->drain_timer);
+        return;
+    }
+    log_line(LOG_INFO, "%s received", signum == SIGTERM ? "SIGTERM" : "SIGINT");
+    control_drain(c);
+}
+
+static void on_gauges(struct loop_timer *timer)
+{
+    struct control *c = CONTAINER_OF(timer, struct control, gauges);
+    metrics_gauge_set(metrics_define(METRICS_GAUGE, STR("weir_memory_budget_bytes"), STR_NONE, "Memory charged to the budget: buffers, arenas, guests"),
+                      (int64_t)budget_used());
+    metrics_gauge_set(metrics_define(METRICS_GAUGE, STR("weir_log_lines_dropped"), STR_NONE, "Log and access log lines lost because a ring was full"),
+                      (int64_t)log_dropped());
+    loop_timer_start(&c->gauges, GAUGES_MS);
+}
+
+/* ---- life ---- */
+
+static bool control_start(struct control *c)
+{
+    const struct control_options *o = c->o;
+    char *error = NULL;
+    c->cache = module_cache_open(o->cache_dir, engine_fingerprint(c->engine), &error);
+    if (c->cache == NULL) {
+        log_line(LOG_ERROR, "%s", error);
+        mem_free(error);
+        return false;
+    }
+    c->worker_count = o->workers;
+    c->workers = mem_zalloc(c->worker_count * sizeof(struct worker *));
+    c->adopted = mem_zalloc(c->worker_count * sizeof *c->adopted);
+    for (unsigned i = 0; i < c->worker_count; i++)
+        c->workers[i] = worker_start(i, c->worker_count, &o->identity, c->mailbox);
+    c->fetcher = fetcher_new(&c->loop);
+    c->compiler = compiler_new(&c->loop, o->program, o->compile_delay_ms);
+    c->builder = builder_new(c->mailbox, BUILDER_THREADS);
+    c->dns = dns_new(&c->loop, o->dns_servers, on_dns_changed, c);
+    struct delivery_options d = {.loop = &c->loop,
+                                 .control = c->mailbox,
+                                 .workers = c->workers,
+                                 .worker_count = c->worker_count,
+                                 .engine = c->engine,
+                                 .cache = c->cache,
+                                 .fetcher = c->fetcher,
+                                 .compiler = c->compiler,
+                                 .builder = c->builder,
+                                 .changed = on_delivery_changed,
+                                 .arg = c};
+    c->delivery = delivery_new(&d);
+    c->source = source_dir_new(&c->loop, &c->store, o->paths, o->path_count, "default", on_store_changed, c);
+    if (o->has_admin && !admin_start(c))
+        return false;
+    source_dir_scan(c->source);
+    on_store_changed(c);
+    return true;
+}
+
+static void signal_start(struct control *c, uv_signal_t *handle, int signum)
+{
+    uv_signal_init(&c->loop.uv, handle);
+    handle->data = c;
+    uv_signal_start(handle, on_signal, signum);
+}
+
+static void control_end(struct control *c)
+{
+    if (c->source != NULL)
+        source_dir_free(c->source);
+    if (c->admin != NULL)
+        http_server_free(c->admin);
+    if (c->dns != NULL)
+        dns_free(c->dns);
+    if (c->compiler != NULL)
+        compiler_free(c->compiler);
+    if (c->builder != NULL)
+        builder_free(c->builder);
+    for (unsigned i = 0; i < c->worker_count; i++)
+        if (c->workers[i] != NULL)
+            worker_stop(c->workers[i]);
+    c->worker_count = 0;
+    if (c->delivery != NULL)
+        delivery_free(c->delivery);
+    if (c->fetcher != NULL)
+        fetcher_free(c->fetcher);
+    mailbox_close(c->mailbox, drop_mail);
+    loop_timer_close(&c->drain_timer, NULL);
+    loop_timer_close(&c->gauges, NULL);
+    uv_close((uv_handle_t *)&c->term, NULL);
+    uv_close((uv_handle_t *)&c->interrupt, NULL);
+    uv_close((uv_handle_t *)&c->hup, NULL);
+    loop_task_cancel(&c->publish);
+    loop_fini(&c->loop);
+    if (c->snapshot != NULL)
+        snapshot_unref(c->snapshot);
+    usage_free(&c->usage);
+    store_free(&c->store);
+    MAP_EACH(e, &c->endpoints) mem_free(e->value);
+    map_free(&c->endpoints);
+    MAP_EACH(e, &c->logged) mem_free(e->value);
+    map_free(&c->logged);
+    for (size_t i = 0; i < c->listener_count; i++)
+        mem_free(c->listeners[i].error);
+    mem_free(c->listeners);
+    mem_free(c->workers);
+    mem_free(c->adopted);
+    if (c->cache != NULL)
+        module_cache_close(c->cache);
+    engine_free(c->engine);
+}
+
+int control_run(const struct control_options *options)
+{
+    struct control *c = mem_zalloc(sizeof *c);
+    c->o = options;
+    loop_init(&c->loop);
+    c->started_ms = loop_now(&c->loop);
+    c->mailbox = mailbox_new(&c->loop, deliver, c);
+    c->engine = engine_new();
+    loop_task_init(&c->publish, on_publish);
+    loop_timer_init(&c->drain_timer, &c->loop, on_drain_time);
+    loop_timer_init(&c->gauges, &c->loop, on_gauges);
+    loop_timer_start(&c->gauges, 1);
+    signal_start(c, &c->term, SIGTERM);
+    signal_start(c, &c->interrupt, SIGINT);
+    signal_start(c, &c->hup, SIGHUP);
+    c->bad_objects = metrics_define(METRICS_GAUGE, STR("weir_config_bad_objects"), STR_NONE,
+                                    "Objects and files whose newest text is not in use because it is bad");
+    c->config_version = metrics_define(METRICS_GAUGE, STR("weir_config_version"), STR_NONE, "Version of the newest published snapshot");
+    c->reloads = metrics_define(METRICS_COUNTER, STR("weir_config_publications_total"), STR_NONE, "Snapshots published");
+    c->life = LIFE_SERVING;
+    if (control_start(c))
+        loop_run(&c->loop);
+    else
+        c->exit_code = 1;
+    int code = c->exit_code;
+    control_end(c);
+    log_line(LOG_INFO, "stopped");
+    mem_free(c);
+    return code;
+}

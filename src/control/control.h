@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The control thread's own state, shared by the files of this directory that act on it (control.c, admin.c, status.c).
+ */
+#ifndef WEIR_CONTROL_CONTROL_H
+#define WEIR_CONTROL_CONTROL_H
+
+#include "base/metrics.h"
+#include "control/compose.h"
+#include "control/dns.h"
+#include "control/http_server.h"
+#include "control/options.h"
+#include "control/source_dir.h"
+
+enum phase_of_life { LIFE_STARTING, LIFE_SERVING, LIFE_DRAINING, LIFE_CUT, LIFE_OVER };
+
+/* A listener address: one socket for each worker, open as long as some snapshot wants it. */
+struct open_listener {
+    struct addr addr;
+    bool open;     /* false: could not be bound; error says why */
+    char *error;
+    bool wanted;
+    unsigned listening; /* workers that have armed it */
+};
+
+struct control {
+    const struct control_options *o;
+    struct loop loop;
+    struct mailbox *mailbox;
+    struct worker **workers;
+    unsigned worker_count;
+    struct store store;
+    struct source_dir *source;
+    struct engine *engine;
+    struct module_cache *cache;
+    struct fetcher *fetcher;
+    struct compiler *compiler;
+    struct builder *builder;
+    struct delivery *delivery;
+    struct dns *dns;
+    struct http_server *admin;
+    struct usage_table usage;
+    struct snapshot *snapshot;  /* newest published; one reference */
+    uint64_t *adopted;          /* by worker: version */
+    uint64_t adopted_all;       /* every worker has it */
+    struct map endpoints;       /* cluster key -> digest text of what the workers were last told */
+    struct open_listener *listeners;
+    size_t listener_count;
+    struct map logged;          /* object title -> last logged problem, so that each is said once */
+    struct loop_task publish;
+    uv_signal_t term, interrupt, hup;
+    struct loop_timer drain_timer, gauges;
+    enum phase_of_life life;
+    unsigned drained;
+    int exit_code;
+    uint64_t started_ms;
+    metric_id bad_objects, config_version, reloads;
+};
+
+/* Composes a snapshot from the store as it is now and sends it to the workers. */
+void control_publish(struct control *c);
+/* Begins to drain: /ready turns to 503, listeners close, the process ends with the last stream. */
+void control_drain(struct control *c);
+/* Ready to get traffic: why not goes to out (may be NULL) as lines. */
+bool control_is_ready(const struct control *c, struct strbuf *out);
+
+/* admin.c */
+bool admin_start(struct control *c);
+/* status.c: JSON documents of /config and /plugins. */
+void status_write_config(struct control *c, struct strbuf *out);
+void status_write_plugins(struct control *c, struct strbuf *out);
+
+#endif

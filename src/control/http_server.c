@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * See http_server.h. One exchange at a time on a connection: the handler answers synchronously as soon as the request is
+ * whole.
+ */
+#include "control/http_server.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "http/h1.h"
+
+static const struct h1_limits server_limits = {.head_bytes = 32 * 1024,
+                                               .uri_bytes = 8 * 1024,
+                                               .headers = 100,
+                                               .trailer_bytes = 8 * 1024,
+                                               .chunk_ext_bytes = 256,
+                                               .pipeline_bytes = 64 * 1024};
+enum { OUTPUT_HIGH = 1024 * 1024, ARENA_MAX = 256 * 1024, POOL_KEEP = 16 };
+
+struct http_server {
+    struct loop *loop;
+    struct http_server_options o;
+    struct chunk_pool *pool;
+    struct listener listener;
+    struct list clients;
+    size_t client_count;
+    bool closing, listener_closed;
+};
+struct client {
+    struct list node;
+    struct http_server *server;
+    struct conn conn;
+    struct h1 h1;
+    struct buf in, body;
+    struct arena arena;
+    bool arena_used;
+    struct message *request;
+    struct loop_timer idle;
+    bool closed_conn, closed_timer, close_after_flush, dying;
+};
+
+static void client_close(struct client *c);
+static void client_pump(struct client *c);
+
+/* ---- one request ---- */
+
+static struct arena *on_begin(struct h1 *h)
+{
+    struct client *c = CONTAINER_OF(h, struct client, h1);
+    if (c->arena_used)
+        arena_fini(&c->arena);
+    arena_init(&c->arena, c->server->pool, ARENA_MAX);
+    c->arena_used = true;
+    c->request = NULL;
+    buf_clear(&c->body);
+    extern const struct leg_ops http_server_leg_ops;
+    h->leg.ops = &http_server_leg_ops;
+    h->leg.stream = c;
+    return &c->arena;
+}
+
+static void split_path(struct str path, struct http_request *r)
+{
+    ptrdiff_t q = str_find(path, '?');
+    r->path = q < 0 ? path : str_upto(path, (size_t)q);
+    r->query = q < 0 ? STR_NONE : str_from(path, (size_t)q + 1);
+}
+
+static void add_lines(struct headers *h, struct str lines)
+{
+    struct str rest = lines;
+    while (rest.p != NULL && rest.n > 0) {
+        struct str line = str_split(&rest, '\n');
+        ptrdiff_t colon = str_find(line, ':');
+        if (colon > 0)
+            (void)!(headers_add(h, str_upto(line, (size_t)colon), str_trim(str_from(line, (size_t)colon + 1))) == HEADERS_OK);
+    }
+}
+
+static void send_response(struct client *c, const struct http_response *r)
+{
+    struct message m = {.status = (uint16_t)r->status, .version = 11, .body = BODY_LENGTH, .content_length = r->body.n};
+    headers_init(&m.headers, &c->arena, 16 * 1024, 50);
+    char text[24];
+    snprintf(text, sizeof text, "%u", r->status);
+    bool ok = headers_add(&m.headers, STR(":status"), str_of(text)) == HEADERS_OK;
+    if (r->content_type != NULL)
+        ok = headers_add(&m.headers, STR("content-type"), str_of(r->content_type)) == HEADERS_OK && ok;
+    snprintf(text, sizeof text, "%zu", r->body.n);
+    ok = headers_add(&m.headers, STR("content-length"), str_of(text)) == HEADERS_OK && ok;
+    add_lines(&m.headers, strbuf_str(&r->headers));
+    if (!ok || r->close || c->server->closing)
+        c->h1.closing = true;
+    struct leg *leg = &c->h1.leg;
+    bool head_only = str_eq(headers_value(&c->request->headers, HDR_METHOD), STR("HEAD"));
+    bool empty = r->body.n == 0 || head_only;
+    leg->codec->send_head(leg, &m, empty);
+    if (!empty) {
+        struct buf out;
+        buf_init(&out, c->server->pool);
+        buf_append(&out, strbuf_str(&r->body));
+        leg->codec->send_body(leg, &out, true);
+        buf_fini(&out);
+    }
+    leg->codec->detach(leg, false);
+}
+
+static void answer(struct client *c)
+{
+    struct strbuf body = {0};
+    char *flat = mem_alloc(c->body.n);
+    buf_copy_out(&c->body, 0, c->body.n, flat);
+    struct http_request r = {.msg = c->request,
+                             .method = headers_value(&c->request->headers, HDR_METHOD),
+                             .authority = headers_value(&c->request->headers, HDR_AUTHORITY),
+                             .body = str_span(flat, c->body.n),
+                             .peer = &c->conn.peer};
+    split_path(headers_value(&c->request->headers, HDR_PATH), &r);
+    struct http_response response = {.status = 200, .content_type = "text/plain; charset=utf-8", .body = body};
+    c->server->o.handle(c->server->o.arg, &r, &response);
+    mem_free(flat);
+    send_response(c, &response);
+    strbuf_free(&response.body);
+    strbuf_free(&response.headers);
+}
+
+static void on_head(void *stream, struct message *msg, bool end)
+{
+    struct client *c = stream;
+    c->request = msg;
+    if (msg->expect_continue) {
+        struct message m = {.status = 100, .version = 11, .body = BODY_NONE};
+        headers_init(&m.headers, &c->arena, 1024, 4);
+        if (headers_add(&m.headers, STR(":status"), STR("100")) == HEADERS_OK)
+            c->h1.leg.codec->send_interim(&c->h1.leg, &m);
+    }
+    if (end)
+        answer(c);
+}
+
+static void on_body(void *stream, struct buf *data, bool end)
+{
+    struct client *c = stream;
+    if (c->body.n + data->n > c->server->o.max_body) {
+        buf_clear(data);
+        h1_send_error(&c->h1, 413, STR("request body too large\n"));
+        c->close_after_flush = true;
+        return;
+    }
+    buf_move(&c->body, data, data->n);
+    if (end)
+        answer(c);
+}
+
+static void on_trailers(void *stream, struct headers *trailers)
+{
+    (void)trailers;
+    answer(stream);
+}
+static void on_reset(void *stream, enum leg_error why)
+{
+    (void)why;
+    ((struct client *)stream)->close_after_flush = true;
+}
+static void on_drain(void *stream) { (void)stream; }
+static void on_interim(void *stream, struct message *msg)
+{
+    (void)stream;
+    (void)msg;
+}
+extern const struct leg_ops http_server_leg_ops;
+const struct leg_ops http_server_leg_ops = {on_head, on_interim, on_body, on_trailers, on_reset, on_drain};
+
+/* ---- connection ---- */
+
+static void on_bad_request(struct h1 *h, enum leg_error error, const char *why)
+{
+    struct client *c = CONTAINER_OF(h, struct client, h1);
+    (void)error;
+    h1_send_error(h, h->bad_status != 0 ? h->bad_status : 400, str_of(why != NULL ? why : "bad request"));
+    c->close_after_flush = true;
+}
+static void on_output(struct h1 *h) { (void)h; }
+static void on_read_state(struct h1 *h) { (void)h; }
+static void on_exchange_end(struct h1 *h, bool reusable)
+{
+    struct client *c = CONTAINER_OF(h, struct client, h1);
+    if (!reusable)
+        c->close_after_flush = true;
+}
+static const struct h1_ops codec_ops = {on_begin, on_bad_request, on_output, on_read_state, on_exchange_end};
+
+static void client_flush(struct client *c)
+{
+    enum io_result r = conn_flush(&c->conn);
+    if (r == IO_FAIL || (r == IO_OK && c->close_after_flush))
+        client_close(c);
+    else if (r == IO_OK)
+        h1_output_drained(&c->h1);
+}
+
+static void client_pump(struct client *c)
+{
+    loop_timer_start(&c->idle, c->server->o.idle_ms);
+    for (;;) {
+        size_t before = c->in.n;
+        bool was_idle = h1_is_idle(&c->h1);
+        if (!h1_input(&c->h1, &c->in)) {
+            c->close_after_flush = true;
+            break;
+        }
+        if (c->in.n == before || c->in.n == 0 || (was_idle && h1_is_idle(&c->h1) && c->in.n == before))
+            break;
+    }
+    client_flush(c);
+}
+
+static void on_readable(struct conn *conn)
+{
+    struct client *c = CONTAINER_OF(conn, struct client, conn);
+    size_t got = 0;
+    enum io_result r = conn_read(conn, &c->in, CHUNK_SIZE, &got);
+    if (r == IO_AGAIN)
+        return;
+    if (r == IO_OK) {
+        client_pump(c);
+        return;
+    }
+    if (r == IO_EOF) {
+        h1_eof(&c->h1);
+        c->close_after_flush = true;
+        client_flush(c);
+        return;
+    }
+    client_close(c);
+}
+static void on_writable(struct conn *conn) { client_flush(CONTAINER_OF(conn, struct client, conn)); }
+static void on_connected(struct conn *conn, int error)
+{
+    (void)conn;
+    (void)error;
+}
+static void on_hangup(struct conn *conn) { client_close(CONTAINER_OF(conn, struct client, conn)); }
+static const struct conn_ops client_conn_ops = {on_readable, on_writable, on_connected, on_hangup};
+
+static void server_maybe_free(struct http_server *s)
+{
+    if (!s->closing || !s->listener_closed || s->client_count > 0)
+        return;
+    chunk_pool_free(s->pool);
+    mem_free(s);
+}
+
+static void client_maybe_free(struct client *c)
+{
+    if (!c->closed_conn || !c->closed_timer)
+        return;
+    struct http_server *s = c->server;
+    buf_fini(&c->in);
+    buf_fini(&c->body);
+    if (c->arena_used)
+        arena_fini(&c->arena);
+    list_remove(&c->node);
+    s->client_count--;
+    mem_free(c);
+    server_maybe_free(s);
+}
+static void conn_closed(struct conn *conn)
+{
+    struct client *c = CONTAINER_OF(conn, struct client, conn);
+    c->closed_conn = true;
+    client_maybe_free(c);
+}
+static void timer_closed(struct loop_timer *timer)
+{
+    struct client *c = CONTAINER_OF(timer, struct client, idle);
+    c->closed_timer = true;
+    client_maybe_free(c);
+}
+
+static void client_close(struct client *c)
+{
+    if (c->dying)
+        return;
+    c->dying = true;
+    h1_fail(&c->h1, LEG_CLOSED);
+    loop_timer_close(&c->idle, timer_closed);
+    conn_close(&c->conn, false, conn_closed);
+}
+
+static void on_idle(struct loop_timer *timer) { client_close(CONTAINER_OF(timer, struct client, idle)); }
+
+static void on_accept(struct listener *l, int fd, const struct addr *peer)
+{
+    struct http_server *s = l->owner;
+    if (s->client_count >= s->o.max_connections || s->closing) {
+        close(fd);
+        return;
+    }
+    struct client *c = mem_zalloc(sizeof *c);
+    c->server = s;
+    if (!conn_init(&c->conn, s->loop, fd, s->pool, &client_conn_ops)) {
+        mem_free(c);
+        return;
+    }
+    c->conn.peer = *peer;
+    list_init(&c->node);
+    list_push_back(&s->clients, &c->node);
+    s->client_count++;
+    buf_init(&c->in, s->pool);
+    buf_init(&c->body, s->pool);
+    h1_init(&c->h1, H1_SERVER, &server_limits, &c->conn.out, OUTPUT_HIGH, &codec_ops);
+    loop_timer_init(&c->idle, s->loop, on_idle);
+    loop_timer_start(&c->idle, s->o.idle_ms);
+    conn_want_read(&c->conn, true);
+}
+
+struct http_server *http_server_new(struct loop *loop, int fd, const struct http_server_options *options)
+{
+    struct http_server *s = mem_zalloc(sizeof *s);
+    s->loop = loop;
+    s->o = *options;
+    s->pool = chunk_pool_new(POOL_KEEP);
+    list_init(&s->clients);
+    listener_init(&s->listener, loop, fd, on_accept, s);
+    return s;
+}
+
+static void listener_closed(struct listener *l)
+{
+    struct http_server *s = l->owner;
+    s->listener_closed = true;
+    server_maybe_free(s);
+}
+
+void http_server_free(struct http_server *s)
+{
+    s->closing = true;
+    LIST_EACH(n, &s->clients) client_close(LIST_ENTRY(n, struct client, node));
+    listener_close(&s->listener, listener_closed);
+}
