@@ -2,6 +2,7 @@
 """The run: start everything, check it, measure in turns, measure edits, write the results, stop everything."""
 
 import argparse
+import contextlib
 import fcntl
 import os
 import shutil
@@ -132,9 +133,17 @@ def run_rounds(setup, proxies, args):
     return samples
 
 
+def stop_rows(processes, proxies):
+    """[what was wrong with how a row ended]: numbers of a proxy that crashes are worth less."""
+    warnings = []
+    for proxy in proxies:
+        if problem := processes.stop(proxy.child):
+            warnings.append(f"{proxy.name} {problem}")
+            say(f"WARNING {warnings[-1]}:\n{processes.log_tail(proxy.slug, 3)}")
+    return warnings
+
+
 def run_edits(setup, args):
-    if args.edits < 1 or (args.only and not any("weir".startswith(o.lower()[:4]) for o in args.only)):
-        return {}
     weir = EditedWeir("Weir, edited", filters=1)
     try:
         weir.start(setup)
@@ -161,35 +170,42 @@ def run(args, run_dir):
             raise BenchError("no row could be started")
         say("every row answers as it should")
         samples = run_rounds(setup, proxies, args)
-        for proxy in proxies:
-            processes.stop(proxy.child)
-        edits = run_edits(setup, args)
+        warnings = stop_rows(processes, proxies)
+        edits = {}
+        if args.edits > 0 and any(r.family == "Weir" for r in wanted):
+            edits = run_edits(setup, args)
         versions = [v for v in (version_of(f, setup) for f in ("Weir", "nginx", "HAProxy", "Envoy")) if v]
-        result = report.collect(args, proxies, samples, edits, skipped, versions, setup, time.monotonic() - say.started)
+        result = report.collect(args, proxies, samples, edits, skipped, warnings, versions, setup, time.monotonic() - say.started)
     report.write(args.results, result)
     print("\n" + report.markdown(result))
     say(f"written: {os.path.relpath(args.results)}/latest.md, latest.json, scorecard.svg")
 
 
-def main(argv):
-    args = parse_args(argv)
+@contextlib.contextmanager
+def make_run_dir(name):
+    """A fresh build/bench/NAME, with logs/ in it. One user at a time: two would measure each other."""
     base = os.path.join(ROOT, "build", "bench")
     os.makedirs(base, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with open(os.path.join(base, "lock"), "w", encoding="ascii") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            print("bench: another run has the lock (two at once would measure each other)", file=sys.stderr)
-            return 1
-        run_dir = os.path.join(base, "run")
+            raise BenchError("another bench runs in this build directory; two at once would measure each other") from None
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        run_dir = os.path.join(base, name)
         shutil.rmtree(run_dir, ignore_errors=True)
         os.makedirs(os.path.join(run_dir, "logs"))
-        try:
+        yield run_dir
+
+
+def main(argv):
+    args = parse_args(argv)
+    try:
+        with make_run_dir("run") as run_dir:
             run(args, run_dir)
-        except BenchError as e:
-            print(f"bench: FAILED: {e}\nbench: configurations and logs are in {os.path.relpath(run_dir)}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return 130
+    except BenchError as e:
+        print(f"bench: FAILED: {e}\nbench: configurations and logs are in build/bench/run", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0

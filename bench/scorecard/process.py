@@ -14,6 +14,7 @@ import time
 
 PR_SET_PDEATHSIG = 1
 TICK = os.sysconf("SC_CLK_TCK")
+CLEAN_ENDS = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -135,14 +136,20 @@ class Processes:
         return child
 
     def stop(self, child):
+        """Ends a child; returns what is wrong with how it ended, "" if nothing."""
+        early = child.poll() is not None
         signal_group(child, signal.SIGTERM)
+        late = False
         try:
-            child.wait(3)
+            child.wait(5)
         except subprocess.TimeoutExpired:
-            pass
+            late = True
         signal_group(child, signal.SIGKILL)
         child.wait()
         self.children.remove(child)
+        if early or late:
+            return "had ended before it was told to" if early else "did not end within 5 s of SIGTERM"
+        return "" if child.returncode in CLEAN_ENDS else f"ended with status {child.returncode} on SIGTERM"
 
     def log_path(self, name):
         return os.path.join(self.log_dir, name + ".log")

@@ -11,6 +11,8 @@ kind: Gateway
 metadata: {{name: bench, namespace: istio-system}}
 spec:
   gatewayClassName: weir
+  addresses:
+  - {{type: IPAddress, value: 127.0.0.1}}
   infrastructure:
     parametersRef: {{group: "", kind: ConfigMap, name: bench}}
   listeners:

@@ -273,7 +273,8 @@ static struct node *read_value(struct json_reader *r, unsigned depth)
 bool json_text_read(struct ydoc *d, struct conf_memory *memory, struct str text, size_t *at, unsigned *line,
                     size_t *line_start)
 {
-    struct json_reader r = {.doc = d, .memory = memory, .text = text, .at = *at, .line = *line, .line_start = *line_start};
+    struct json_reader r = {
+        .doc = d, .memory = memory, .text = text, .at = *at, .line = *line, .line_start = *line_start};
     d->root = read_value(&r, 0);
     if (d->root == NULL)
         return false;

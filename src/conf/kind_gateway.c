@@ -199,8 +199,9 @@ static void check_protocol(struct reader *r, const struct node *n, const struct 
 {
     enum listener_protocol protocol = l->l.protocol;
     bool plain = protocol == PROTOCOL_HTTP || protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP;
-    if (node_get(n, "protocol") == NULL)
-        return;
+    const struct node *given = node_get(n, "protocol");
+    if (given == NULL || given->type != NODE_STRING || !str_is(given->u.string, protocol_names[protocol]))
+        return; /* reported already */
     if (plain && l->has_tls)
         schema_error(r, schema_place(n, "tls"), path,
                      "Invalid value: tls must not be specified for protocols ['HTTP', 'TCP', 'UDP']");

@@ -188,7 +188,9 @@ static void check_resolution(struct reader *r, const struct node *n, const struc
     const struct service_entry *e = &x->e;
     if (x->has_selector && e->endpoint_count != 0)
         schema_error(r, n, path, "Invalid value: only one of WorkloadSelector or Endpoints can be set");
-    if (x->resolution == R_NONE) {
+    const struct node *given = node_get(n, "resolution");
+    bool none = given == NULL || (given->type == NODE_STRING && str_is(given->u.string, "NONE"));
+    if (none) { /* a resolution in error reads as NONE too, and has its own message */
         if (e->endpoint_count != 0)
             schema_error(r, n, path, "Invalid value: NONE mode cannot set endpoints");
         schema_warn(r, place, &at, "resolution NONE gives a gateway no endpoints: use STATIC or DNS");

@@ -256,7 +256,10 @@ static void check_url(struct reader *r, const struct node *n, const struct path 
     }
     bool web = p->scheme == URL_HTTP || p->scheme == URL_HTTPS;
     if (rest.n == 0 || (web && (rest.p[0] == '/' || rest.p[0] == ':' || rest.p[0] == '?')))
-        schema_invalid(r, place, &at, "url must name %s", web ? "a host" : p->scheme == URL_FILE ? "a file" : "an image");
+        schema_invalid(r, place, &at, "url must name %s",
+                       web                     ? "a host"
+                       : p->scheme == URL_FILE ? "a file"
+                                               : "an image");
     else if (!slashes && (rest.p[0] == '/' || rest.p[0] == '.'))
         schema_warn(r, place, &at, "a url without a scheme is an image: this means oci://%s; a file is file://%s",
                     p->url, p->url);

@@ -17,7 +17,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 
-enum { LISTEN_BACKLOG = 4096, BUILDER_THREADS = 2, GAUGES_MS = 1000 };
+enum { LISTEN_BACKLOG = 4096, BUILDER_THREADS = 2, SECOND_MS = 1000 };
 
 /* ---- listeners ---- */
 
@@ -432,14 +432,16 @@ static void on_signal(uv_signal_t *handle, int signum)
     control_drain(c);
 }
 
-static void on_gauges(struct loop_timer *timer)
+static void on_second(struct loop_timer *timer)
 {
-    struct control *c = CONTAINER_OF(timer, struct control, gauges);
+    struct control *c = CONTAINER_OF(timer, struct control, second);
     metrics_gauge_set(metrics_define(METRICS_GAUGE, STR("weir_memory_budget_bytes"), STR_NONE, "Memory charged to the budget: buffers, arenas, guests"),
                       (int64_t)budget_used());
     metrics_gauge_set(metrics_define(METRICS_GAUGE, STR("weir_log_lines_dropped"), STR_NONE, "Log and access log lines lost because a ring was full"),
                       (int64_t)log_dropped());
-    loop_timer_start(&c->gauges, GAUGES_MS);
+    if (c->delivery != NULL)
+        delivery_check_files(c->delivery);
+    loop_timer_start(&c->second, SECOND_MS);
 }
 
 /* ---- life ---- */
@@ -512,7 +514,7 @@ static void control_end(struct control *c)
         fetcher_free(c->fetcher);
     mailbox_close(c->mailbox, drop_mail);
     loop_timer_close(&c->drain_timer, NULL);
-    loop_timer_close(&c->gauges, NULL);
+    loop_timer_close(&c->second, NULL);
     uv_close((uv_handle_t *)&c->term, NULL);
     uv_close((uv_handle_t *)&c->interrupt, NULL);
     uv_close((uv_handle_t *)&c->hup, NULL);
@@ -546,8 +548,8 @@ int control_run(const struct control_options *options)
     c->engine = engine_new();
     loop_task_init(&c->publish, on_publish);
     loop_timer_init(&c->drain_timer, &c->loop, on_drain_time);
-    loop_timer_init(&c->gauges, &c->loop, on_gauges);
-    loop_timer_start(&c->gauges, 1);
+    loop_timer_init(&c->second, &c->loop, on_second);
+    loop_timer_start(&c->second, 1);
     signal_start(c, &c->term, SIGTERM);
     signal_start(c, &c->interrupt, SIGINT);
     signal_start(c, &c->hup, SIGHUP);

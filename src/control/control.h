@@ -49,7 +49,7 @@ struct control {
     struct map logged;          /* object title -> last logged problem, so that each is said once */
     struct loop_task publish;
     uv_signal_t term, interrupt, hup;
-    struct loop_timer drain_timer, gauges;
+    struct loop_timer drain_timer, second;
     enum phase_of_life life;
     unsigned drained;
     int exit_code;

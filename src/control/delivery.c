@@ -7,6 +7,7 @@
 #include "control/delivery.h"
 
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -186,6 +187,17 @@ static void item_free(struct delivery *d, struct delivery_item *item)
     mem_free(item);
 }
 
+/* What is wanted is what serves already. */
+static void item_as_it_was(struct delivery *d, struct delivery_item *item)
+{
+    item_forget_work(item);
+    item_say(item, NULL, NULL);
+    item->stage = DELIVERY_PROGRAMMED;
+    log_line(LOG_INFO, "plugin %s active as before: generation %llu is what is wanted", item->title,
+             (unsigned long long)item->live->generation);
+    notify(d);
+}
+
 static void item_key(struct strbuf *b, enum kind kind, const char *ns, const char *name)
 {
     strbuf_printf(b, "%s/%s/%s", kind_name(kind), ns, name);
@@ -219,13 +231,7 @@ static void item_follow(struct delivery *d, const struct store_object *o)
     item->changed_ms = loop_now(d->o.loop);
     item->failures = 0;
     if (item->live != NULL && strcmp(want, item->live_key) == 0) {
-        /* Back to what is serving already. */
-        item_forget_work(item);
-        item_say(item, NULL, NULL);
-        item->stage = DELIVERY_PROGRAMMED;
-        log_line(LOG_INFO, "plugin %s active again: the text is that of the running generation %llu", item->title,
-                 (unsigned long long)item->live->generation);
-        notify(d);
+        item_as_it_was(d, item);
         return;
     }
     item_start(d, item);
@@ -262,6 +268,33 @@ const struct delivery_item *delivery_find(const struct delivery *d, enum kind ki
 
 struct map *delivery_items(struct delivery *d) { return &d->items; }
 
+/* ---- files that change ---- */
+
+static struct file_stamp stamp_of(const char *url)
+{
+    struct stat st;
+    if (strncmp(url, "file://", 7) != 0 || stat(url + 7, &st) != 0)
+        return (struct file_stamp){0};
+    return (struct file_stamp){(uint64_t)st.st_dev, (uint64_t)st.st_ino, (uint64_t)st.st_size,
+                               (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec};
+}
+
+void delivery_check_files(struct delivery *d)
+{
+    MAP_EACH(e, &d->items)
+    {
+        struct delivery_item *item = e->value;
+        if (item->work != NULL || item->resource->u.wasm_plugin.scheme != URL_FILE)
+            continue;
+        struct file_stamp now = stamp_of(item->resource->u.wasm_plugin.url);
+        if (now.inode == 0 || memcmp(&now, &item->file, sizeof now) == 0)
+            continue; /* a file that is gone takes nothing away: what was loaded from it goes on */
+        item->changed_ms = loop_now(d->o.loop);
+        item->failures = 0;
+        item_start(d, item);
+    }
+}
+
 /* ---- one attempt ---- */
 
 static void item_start(struct delivery *d, struct delivery_item *item)
@@ -275,6 +308,7 @@ static void item_start(struct delivery *d, struct delivery_item *item)
     memcpy(w->key, item->want_key, sizeof w->key);
     item->work = w;
     item->stage = DELIVERY_FETCH;
+    item->file = stamp_of(item->resource->u.wasm_plugin.url);
     if (item->live == NULL && item->absence != PLUGIN_PENDING && item->failures == 0)
         item->absence = PLUGIN_PENDING;
     notify(d);
@@ -384,8 +418,11 @@ static void prepare_done(uv_work_t *uv, int status)
     memcpy(w->item->wasm_sha256, w->sha256, sizeof w->sha256);
     if (w->warning != NULL)
         log_line(LOG_WARN, "plugin %s: %s", w->item->title, w->warning);
+    struct delivery_item *item = w->item;
     if (w->error != NULL)
         work_fail(w, w->error_reason, PLUGIN_BAD_MODULE, false, "%s", w->error);
+    else if (item->live != NULL && strcmp(item->live_key, w->key) == 0 && strcmp(item->live->sha256, w->sha256) == 0)
+        item_as_it_was(w->owner, item); /* the file was touched, its bytes are the same */
     else if (w->code_path != NULL)
         work_build(w);
     else

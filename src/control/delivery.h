@@ -28,6 +28,11 @@ enum delivery_stage {
 };
 const char *delivery_stage_name(enum delivery_stage s);
 
+/* What changes when a file is written or replaced. */
+struct file_stamp {
+    uint64_t device, inode, size, mtime_ns;
+};
+
 struct delivery_item {
     enum kind kind;
     char *title;               /* "istio-system/my-wasm-plugin" */
@@ -46,6 +51,7 @@ struct delivery_item {
     unsigned swaps, failures;
     struct { char *state; char *reason; uint64_t since_ms; unsigned losses; } *workers; /* by worker: "live", "restarting", "quarantined" */
     bool seen;
+    struct file_stamp file;      /* of a file:// module when it was last fetched */
     struct delivery_work *work; /* candidate on its way; NULL */
 };
 
@@ -68,6 +74,8 @@ struct delivery *delivery_new(const struct delivery_options *options);
 /* Follows the store: starts what is new or changed, drops what is gone. in_use says whether any chain wants the object (a plugin that applies to nothing is
  * still delivered, so that its status tells the truth). */
 void delivery_update(struct delivery *d, const struct store *store);
+/* Fetches file:// modules again whose file has changed: a filter that was just rebuilt goes live by itself. To be called now and then. */
+void delivery_check_files(struct delivery *d);
 const struct delivery_item *delivery_find(const struct delivery *d, enum kind kind, const char *ns, const char *name);
 struct map *delivery_items(struct delivery *d);
 /* Snapshot `version` has been published; and all workers have adopted it. */

@@ -58,21 +58,38 @@ void loop_run(struct loop *loop) { uv_run(&loop->uv, UV_RUN_DEFAULT); }
 
 void loop_stop(struct loop *loop) { uv_stop(&loop->uv); }
 
-static void must_be_closing(uv_handle_t *handle, void *arg)
+struct handle_count {
+    const struct loop *loop;
+    size_t open, closing;
+};
+
+static void count_handle(uv_handle_t *handle, void *arg)
 {
-    struct loop *loop = arg;
-    ASSERT(handle == (uv_handle_t *)&loop->check || handle == (uv_handle_t *)&loop->wake || uv_is_closing(handle));
+    struct handle_count *n = arg;
+    if (handle == (const uv_handle_t *)&n->loop->check || handle == (const uv_handle_t *)&n->loop->wake)
+        return;
+    if (uv_is_closing(handle))
+        n->closing++;
+    else
+        n->open++;
+}
+
+/* A close callback may close the next handle of its owner, so what is open is judged once nothing is closing any more. */
+static void run_until_closed(struct loop *loop)
+{
+    struct handle_count n;
+    do {
+        run_deferred(loop);
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+        n = (struct handle_count){.loop = loop};
+        uv_walk(&loop->uv, count_handle, &n);
+    } while (n.closing > 0 || !list_is_empty(&loop->deferred));
+    ASSERT(n.open == 0);
 }
 
 void loop_fini(struct loop *loop)
 {
-    run_deferred(loop);
-    uv_walk(&loop->uv, must_be_closing, loop);
-    uv_unref((uv_handle_t *)&loop->check);
-    uv_unref((uv_handle_t *)&loop->wake);
-    do
-        uv_run(&loop->uv, UV_RUN_DEFAULT);
-    while (uv_loop_alive(&loop->uv));
+    run_until_closed(loop);
     run_deferred(loop);
     uv_close((uv_handle_t *)&loop->check, NULL);
     uv_close((uv_handle_t *)&loop->wake, NULL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Any text through resources_parse and back out as JSON. Whatever is accepted must survive being written and asked about; text in
- * error must leave messages and no resource.
+ * Any text through resources_parse and back out as JSON. Whatever is accepted must survive being written and asked
+ * about; text in error must leave messages and no resource.
  */
 #include "conf/resource.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Numbers as Go prints them (expected texts were made by Go's encoding/json and strconv), durations, sizes, times, base64.
+ * Numbers as Go prints them (expected texts were made by Go's encoding/json and strconv), durations, sizes, times,
+ * base64.
  */
 #include "conf_test.h"
 
@@ -60,9 +61,10 @@ static void test_key_numbers(void **state)
     static const struct {
         double v;
         const char *text;
-    } cases[] = {{1.5, "1.5"},           {1234567, "1.234567e+06"}, {100000, "100000"},   {999999, "999999"},
-                 {1000000, "1e+06"},     {0.0001, "0.0001"},        {0.00001, "1e-05"},   {1.123456789, "1.1234568"},
-                 {16777217, "1.6777216e+07"}, {1e300, ".inf"},      {-1e300, "-.inf"},    {0, "0"}};
+    } cases[] = {{1.5, "1.5"},       {1234567, "1.234567e+06"},  {100000, "100000"},
+                 {999999, "999999"}, {1000000, "1e+06"},         {0.0001, "0.0001"},
+                 {0.00001, "1e-05"}, {1.123456789, "1.1234568"}, {16777217, "1.6777216e+07"},
+                 {1e300, ".inf"},    {-1e300, "-.inf"},          {0, "0"}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct strbuf b = {0};
         number_write_key(&b, cases[i].v);
@@ -77,14 +79,28 @@ static void test_durations(void **state)
     (void)state;
     static const struct {
         const char *text;
-        int64_t ms;      /* -1: refused */
+        int64_t ms; /* -1: refused */
         const char *back;
     } cases[] = {
-        {"10s", 10000, "10s"},   {"1h30m", 5400000, "1h30m"}, {"500ms", 500, "500ms"}, {"0s", 0, "0s"},
-        {"0ms", 0, "0s"},        {"1h2m3s4ms", 3723004, "1h2m3s4ms"}, {"90s", 90000, "1m30s"},
-        {"99999h", 359996400000, "99999h"}, {"", -1, ""},     {"10", -1, ""},          {"s", -1, ""},
-        {"1.5s", -1, ""},        {"-1s", -1, ""},             {"100000s", -1, ""},     {"1s1s1s1s1s", -1, ""},
-        {"1d", -1, ""},          {"10 s", -1, ""},            {"1us", -1, ""},         {"10S", -1, ""},
+        {"10s", 10000, "10s"},
+        {"1h30m", 5400000, "1h30m"},
+        {"500ms", 500, "500ms"},
+        {"0s", 0, "0s"},
+        {"0ms", 0, "0s"},
+        {"1h2m3s4ms", 3723004, "1h2m3s4ms"},
+        {"90s", 90000, "1m30s"},
+        {"99999h", 359996400000, "99999h"},
+        {"", -1, ""},
+        {"10", -1, ""},
+        {"s", -1, ""},
+        {"1.5s", -1, ""},
+        {"-1s", -1, ""},
+        {"100000s", -1, ""},
+        {"1s1s1s1s1s", -1, ""},
+        {"1d", -1, ""},
+        {"10 s", -1, ""},
+        {"1us", -1, ""},
+        {"10S", -1, ""},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         int64_t ms = -1;
@@ -178,11 +194,11 @@ static void test_base64(void **state)
         bool ok;
         const char *bytes;
         size_t n; /* on failure: where */
-    } cases[] = {{"", true, "", 0},           {"Zg==", true, "f", 1},       {"Zm8=", true, "fo", 2},
-                 {"Zm9v", true, "foo", 3},    {"Zm9vYg==", true, "foob", 4}, {"Zm9v\nYmFy\n", true, "foobar", 6},
-                 {"Zg", false, "", 2},        {"Z", false, "", 1},          {"Zg=", false, "", 3},
-                 {"Zm9v!", false, "", 4},     {"Zg==Zg==", false, "", 4},   {"====", false, "", 0},
-                 {"Zm9-", false, "", 3},      {"Z===", false, "", 1}};
+    } cases[] = {{"", true, "", 0},        {"Zg==", true, "f", 1},        {"Zm8=", true, "fo", 2},
+                 {"Zm9v", true, "foo", 3}, {"Zm9vYg==", true, "foob", 4}, {"Zm9v\nYmFy\n", true, "foobar", 6},
+                 {"Zg", false, "", 2},     {"Z", false, "", 1},           {"Zg=", false, "", 3},
+                 {"Zm9v!", false, "", 4},  {"Zg==Zg==", false, "", 4},    {"====", false, "", 0},
+                 {"Zm9-", false, "", 3},   {"Z===", false, "", 1}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         uint8_t out[32];
         size_t n = 99;

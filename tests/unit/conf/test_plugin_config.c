@@ -42,38 +42,116 @@ static void test_scalars(void **state)
         const char *yaml, *json;
     } cases[] = {
         /* booleans of YAML 1.1 */
-        {"yes", "true"}, {"Yes", "true"}, {"YES", "true"}, {"no", "false"}, {"No", "false"}, {"NO", "false"},
-        {"on", "true"}, {"On", "true"}, {"ON", "true"}, {"off", "false"}, {"Off", "false"}, {"OFF", "false"},
-        {"y", "true"}, {"Y", "true"}, {"n", "false"}, {"N", "false"}, {"true", "true"}, {"True", "true"},
-        {"TRUE", "true"}, {"false", "false"}, {"False", "false"}, {"FALSE", "false"}, {"yES", "\"yES\""},
-        {"\"yes\"", "\"yes\""}, {"'no'", "\"no\""}, {"!!str yes", "\"yes\""}, {"!!bool \"yes\"", "true"},
+        {"yes", "true"},
+        {"Yes", "true"},
+        {"YES", "true"},
+        {"no", "false"},
+        {"No", "false"},
+        {"NO", "false"},
+        {"on", "true"},
+        {"On", "true"},
+        {"ON", "true"},
+        {"off", "false"},
+        {"Off", "false"},
+        {"OFF", "false"},
+        {"y", "true"},
+        {"Y", "true"},
+        {"n", "false"},
+        {"N", "false"},
+        {"true", "true"},
+        {"True", "true"},
+        {"TRUE", "true"},
+        {"false", "false"},
+        {"False", "false"},
+        {"FALSE", "false"},
+        {"yES", "\"yES\""},
+        {"\"yes\"", "\"yes\""},
+        {"'no'", "\"no\""},
+        {"!!str yes", "\"yes\""},
+        {"!!bool \"yes\"", "true"},
         /* null */
-        {"null", "null"}, {"Null", "null"}, {"NULL", "null"}, {"~", "null"}, {"", "null"}, {"'~'", "\"~\""},
-        {"nULL", "\"nULL\""}, {"none", "\"none\""},
+        {"null", "null"},
+        {"Null", "null"},
+        {"NULL", "null"},
+        {"~", "null"},
+        {"", "null"},
+        {"'~'", "\"~\""},
+        {"nULL", "\"nULL\""},
+        {"none", "\"none\""},
         /* integers */
-        {"0", "0"}, {"-0", "0"}, {"+5", "5"}, {"-5", "-5"}, {"010", "8"}, {"-010", "-8"}, {"0o17", "15"}, {"0x1F", "31"},
-        {"0X1f", "31"}, {"-0x10", "-16"}, {"0b101", "5"}, {"-0b11", "-3"}, {"1_000", "1000"}, {"0_10", "8"},
-        {"08", "8"}, {"09.5", "9.5"}, {"0x", "\"0x\""}, {"0xZZ", "\"0xZZ\""}, {"_1", "\"_1\""}, {"-", "\"-\""}, {"+", "\"+\""},
-        {"9007199254740993", "9007199254740992"}, {"5000000000", "5000000000"},
+        {"0", "0"},
+        {"-0", "0"},
+        {"+5", "5"},
+        {"-5", "-5"},
+        {"010", "8"},
+        {"-010", "-8"},
+        {"0o17", "15"},
+        {"0x1F", "31"},
+        {"0X1f", "31"},
+        {"-0x10", "-16"},
+        {"0b101", "5"},
+        {"-0b11", "-3"},
+        {"1_000", "1000"},
+        {"0_10", "8"},
+        {"08", "8"},
+        {"09.5", "9.5"},
+        {"0x", "\"0x\""},
+        {"0xZZ", "\"0xZZ\""},
+        {"_1", "\"_1\""},
+        {"-", "\"-\""},
+        {"+", "\"+\""},
+        {"9007199254740993", "9007199254740992"},
+        {"5000000000", "5000000000"},
         {"9223372036854775807", "9223372036854775807" /* through a double, see below */},
-        {"18446744073709551615", "18446744073709552000"}, {"123456789012345678901234567890", "1.2345678901234568e+29"},
-        {"!!int \"7\"", "7"}, {"!!str 7", "\"7\""}, {"'7'", "\"7\""},
+        {"18446744073709551615", "18446744073709552000"},
+        {"123456789012345678901234567890", "1.2345678901234568e+29"},
+        {"!!int \"7\"", "7"},
+        {"!!str 7", "\"7\""},
+        {"'7'", "\"7\""},
         /* floats */
-        {"1.10", "1.1"}, {"1e21", "1e+21"}, {"1e20", "100000000000000000000"}, {"1E3", "1000"}, {"1e-7", "1e-7"},
-        {"1e-6", "0.000001"}, {".5", "0.5"}, {"-.5", "-0.5"}, {"5.", "5"}, {"1.0", "1"}, {"-0.0", "-0"}, {"1e400", "\"1e400\""},
-        {"1_0.5", "10.5"}, {"!!float 3", "3"}, {".", "\".\""}, {"1.2.3", "\"1.2.3\""}, {"1e", "\"1e\""}, {"+.5", "0.5"},
-        {"0x1p4", "\"0x1p4\""}, {"1:30", "\"1:30\""}, {"190:20:30", "\"190:20:30\""},
+        {"1.10", "1.1"},
+        {"1e21", "1e+21"},
+        {"1e20", "100000000000000000000"},
+        {"1E3", "1000"},
+        {"1e-7", "1e-7"},
+        {"1e-6", "0.000001"},
+        {".5", "0.5"},
+        {"-.5", "-0.5"},
+        {"5.", "5"},
+        {"1.0", "1"},
+        {"-0.0", "-0"},
+        {"1e400", "\"1e400\""},
+        {"1_0.5", "10.5"},
+        {"!!float 3", "3"},
+        {".", "\".\""},
+        {"1.2.3", "\"1.2.3\""},
+        {"1e", "\"1e\""},
+        {"+.5", "0.5"},
+        {"0x1p4", "\"0x1p4\""},
+        {"1:30", "\"1:30\""},
+        {"190:20:30", "\"190:20:30\""},
         /* dates and the rest are strings */
-        {"2001-01-01", "\"2001-01-01\""}, {"2001-12-14t21:59:43.10-05:00", "\"2001-12-14t21:59:43.10-05:00\""},
-        {"1.2.3.4", "\"1.2.3.4\""}, {"10s", "\"10s\""}, {"!mine x", "\"x\""}, {"!!binary aGVsbG8=", "\"hello\""},
+        {"2001-01-01", "\"2001-01-01\""},
+        {"2001-12-14t21:59:43.10-05:00", "\"2001-12-14t21:59:43.10-05:00\""},
+        {"1.2.3.4", "\"1.2.3.4\""},
+        {"10s", "\"10s\""},
+        {"!mine x", "\"x\""},
+        {"!!binary aGVsbG8=", "\"hello\""},
         {"<<", "\"\\u003c\\u003c\""},
         /* strings in JSON */
-        {"\"<a>&b\"", "\"\\u003ca\\u003e\\u0026b\""}, {"\"\\u2028\\u2029\"", "\"\\u2028\\u2029\""},
-        {"\"a\\\"b\\\\c/d\"", "\"a\\\"b\\\\c/d\""}, {"\"\\n\\r\\t\\b\\f\"", "\"\\n\\r\\t\\b\\f\""},
-        {"\"\\x01\\x1f\\x7f\"", "\"\\u0001\\u001f\x7f\""}, {"\"\\0\"", "\"\\u0000\""}, {"\"\\u00e9\"", "\"\xc3\xa9\""},
+        {"\"<a>&b\"", "\"\\u003ca\\u003e\\u0026b\""},
+        {"\"\\u2028\\u2029\"", "\"\\u2028\\u2029\""},
+        {"\"a\\\"b\\\\c/d\"", "\"a\\\"b\\\\c/d\""},
+        {"\"\\n\\r\\t\\b\\f\"", "\"\\n\\r\\t\\b\\f\""},
+        {"\"\\x01\\x1f\\x7f\"", "\"\\u0001\\u001f\x7f\""},
+        {"\"\\0\"", "\"\\u0000\""},
+        {"\"\\u00e9\"", "\"\xc3\xa9\""},
         {"\"\\U0001F600\"", "\"\xf0\x9f\x98\x80\""},
         /* collections */
-        {"[]", "[]"}, {"{}", "{}"}, {"[1, yes, ~, a]", "[1,true,null,\"a\"]"}, {"{b: 1, a: {d: [], c: 2}}", "{\"a\":{\"c\":2,\"d\":[]},\"b\":1}"},
+        {"[]", "[]"},
+        {"{}", "{}"},
+        {"[1, yes, ~, a]", "[1,true,null,\"a\"]"},
+        {"{b: 1, a: {d: [], c: 2}}", "{\"a\":{\"c\":2,\"d\":[]},\"b\":1}"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         if (strcmp(cases[i].yaml, "9223372036854775807") == 0)
@@ -109,7 +187,8 @@ static void test_blocks_anchors_merges(void **state)
     (void)state;
     assert_config("\n    t: |\n      a\n      b\n    f: >\n      c\n      d", "{\"f\":\"c d\\n\",\"t\":\"a\\nb\\n\"}");
     assert_config("\n    a: &x {k: 1}\n    b: *x", "{\"a\":{\"k\":1},\"b\":{\"k\":1}}");
-    assert_config("\n    a: &x {k: 1, l: 2}\n    b: {<<: *x, k: 3}", "{\"a\":{\"k\":1,\"l\":2},\"b\":{\"k\":3,\"l\":2}}");
+    assert_config("\n    a: &x {k: 1, l: 2}\n    b: {<<: *x, k: 3}",
+                  "{\"a\":{\"k\":1,\"l\":2},\"b\":{\"k\":3,\"l\":2}}");
     assert_config("\n    a: &x {k: 1}\n    b: &y {k: 2, m: 3}\n    c: {k2: 0, <<: [*x, *y]}",
                   "{\"a\":{\"k\":1},\"b\":{\"k\":2,\"m\":3},\"c\":{\"k\":1,\"k2\":0,\"m\":3}}");
 }
@@ -119,10 +198,12 @@ static void test_json_input(void **state)
 {
     (void)state;
     struct documents d;
-    const char *text = "{\"apiVersion\":\"extensions.istio.io/v1alpha1\",\"kind\":\"WasmPlugin\",\"metadata\":{\"name\":\"p\"},"
-                       "\"spec\":{\"url\":\"file:\\/\\/\\/x.wasm\",\"pluginConfig\":{\"z\":1.0,\"s\":\"\\ud83d\\ude00\\ud800<\","
-                       "\"on\":\"yes\",\"n\":010e0}}}";
-    resources_parse(str_of(text), "f", "default", &d); /* 010e0 is no JSON, but YAML: only then are surrogates refused */
+    const char *text =
+        "{\"apiVersion\":\"extensions.istio.io/v1alpha1\",\"kind\":\"WasmPlugin\",\"metadata\":{\"name\":\"p\"},"
+        "\"spec\":{\"url\":\"file:\\/\\/\\/x.wasm\",\"pluginConfig\":{\"z\":1.0,\"s\":\"\\ud83d\\ude00\\ud800<\","
+        "\"on\":\"yes\",\"n\":010e0}}}";
+    resources_parse(str_of(text), "f", "default",
+                    &d); /* 010e0 is no JSON, but YAML: only then are surrogates refused */
     assert_int_equal(d.syntax.errors, 1);
     documents_free(&d);
     text = "{\"apiVersion\":\"extensions.istio.io/v1alpha1\",\"kind\":\"WasmPlugin\",\"metadata\":{\"name\":\"p\"},"
@@ -138,8 +219,8 @@ static void test_json_input(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scalars), cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_empty),   cmocka_unit_test(test_blocks_anchors_merges),
+        cmocka_unit_test(test_scalars),    cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_empty),      cmocka_unit_test(test_blocks_anchors_merges),
         cmocka_unit_test(test_json_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

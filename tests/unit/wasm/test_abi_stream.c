@@ -354,12 +354,9 @@ static void test_many_contexts(void **state)
         assert_non_null(many[i]);
         assert_int_equal(ctx_id(many[i]), ctx_id(ctx) + 1 + i);
     }
-    on_step = step_control_other;
-    target = ctx_id(many[777]);
     for (size_t i = 0; i < N; i += 2) {
         ctx_end(many[i]);
     }
-    assert_true(ctx_id(many[777]) > 700);
     struct ctx *again = ctx_new(pv, &other);
     assert_int_equal(ctx_id(again), ctx_id(ctx) + N + 1); /* ids are not reused */
     ctx_end(again);
