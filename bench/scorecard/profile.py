@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def report_lines(data, sort, *options):
     argv = ["perf", "report", "--stdio", "-i", data, "--percent-limit", "0.2", "--fields", "overhead," + sort, *options]
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=300, check=False)
     lines = done.stdout.decode("utf-8", "replace").splitlines()
-    return [line.rstrip() for line in lines if line.strip() and not line.startswith("#")]
+    return [re.sub(r"(\S) {2,}", r"\1  ", line.rstrip()) for line in lines if line.strip() and not line.startswith("#")]
 
 
 def report(data, args):

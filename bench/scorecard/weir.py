@@ -93,7 +93,7 @@ class Weir(Proxy):
 
     def prepare(self, setup):
         if not os.path.exists(setup.weir):
-            raise Missing(f"{setup.weir} is not built")
+            raise Missing(f"{os.path.basename(setup.weir)} is not built (make build)")
         self.config_dir = os.path.join(setup.run_dir, self.slug)
         os.makedirs(self.config_dir)
         self.write(setup, "gateway.yaml", GATEWAY.format(port=self.port, upstream=setup.upstream.port,

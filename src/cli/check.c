@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * weir check: the same reading and composing as `run`, without serving. All or nothing: any error makes it exit 1. Warnings do not.
+ * weir check: the same reading and composing as `run`, without serving. All or nothing: any error makes it exit 1.
+ * Warnings do not.
  */
 #include <stdio.h>
 #include <unistd.h>
@@ -32,7 +33,8 @@ static void check_store(const struct store *store, size_t *errors, size_t *warni
     store_file_errors(store, &files);
     print_diag(&files, errors, warnings);
     diag_free(&files);
-    MAP_EACH(e, &store->objects) print_diag(&((const struct store_object *)e->value)->diag, errors, warnings);
+    MAP_EACH (e, &store->objects)
+        print_diag(&((const struct store_object *)e->value)->diag, errors, warnings);
 }
 
 /* References between objects: what run would leave out. */
@@ -41,14 +43,13 @@ static void check_usage(const struct store *store, const struct identity *identi
     struct delivery *none = delivery_new(&(struct delivery_options){0});
     struct usage_table usage = {0};
     struct snapshot *s = compose_snapshot(store, none, identity, 1, &usage);
-    MAP_EACH(e, &store->objects)
-    {
+    MAP_EACH (e, &store->objects) {
         const struct store_object *o = e->value;
         const struct usage *u = usage_find(&usage, o->kind, o->ns, o->name);
         if (u == NULL || u->accepted || o->good == NULL)
             continue;
-        printf("%s:%u:1: %s %s%s%s: %s: %s\n", o->file, o->line, kind_name(o->kind), o->ns, o->ns[0] != '\0' ? "/" : "", o->name,
-               u->reason, u->message);
+        printf("%s:%u:1: %s %s%s%s: %s: %s\n", o->file, o->line, kind_name(o->kind), o->ns, o->ns[0] != '\0' ? "/" : "",
+               o->name, u->reason, u->message);
         *errors += 1;
     }
     snapshot_unref(s);
@@ -98,9 +99,11 @@ int cli_check(int argc, char **argv)
     store_free(&store);
     mem_free(paths);
     if (errors > 0) {
-        fprintf(stderr, "%zu error%s, %zu warning%s\n", errors, errors == 1 ? "" : "s", warnings, warnings == 1 ? "" : "s");
+        fprintf(stderr, "%zu error%s, %zu warning%s\n", errors, errors == 1 ? "" : "s", warnings,
+                warnings == 1 ? "" : "s");
         return CLI_FAILED;
     }
-    printf("%zu object%s, no errors, %zu warning%s\n", objects, objects == 1 ? "" : "s", warnings, warnings == 1 ? "" : "s");
+    printf("%zu object%s, no errors, %zu warning%s\n", objects, objects == 1 ? "" : "s", warnings,
+           warnings == 1 ? "" : "s");
     return CLI_OK;
 }

@@ -24,8 +24,8 @@ int cli_main(int argc, char **argv);
 struct cli_args {
     int argc, at;
     char **argv;
-    const char *name;    /* of the option just read, without dashes; NULL for an operand */
-    const char *value;   /* the operand, or what followed '='; NULL when there is none */
+    const char *name;  /* of the option just read, without dashes; NULL for an operand */
+    const char *value; /* the operand, or what followed '='; NULL when there is none */
 };
 /* False at the end. */
 bool cli_next(struct cli_args *a);

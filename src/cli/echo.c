@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * weir echo: a small upstream that answers with what it received, as JSON, for demos and tests. A request can ask for more by its query:
- * ?status=404 answers with that status, ?bytes=1000 with a body of that many bytes, ?header=name:value adds a response header.
+ * weir echo: a small upstream that answers with what it received, as JSON, for demos and tests. A request can ask for
+ * more by its query: ?status=404 answers with that status, ?bytes=1000 with a body of that many bytes,
+ * ?header=name:value adds a response header.
  */
 #include <errno.h>
 #include <signal.h>
@@ -103,7 +104,10 @@ static int serve(const struct addr *addr, const char *name)
     }
     signal(SIGPIPE, SIG_IGN);
     loop_init(&loop);
-    struct http_server_options o = {.max_connections = 10000, .max_body = ECHO_BYTES_MAX, .idle_ms = 600000, .handle = echo_handle,
+    struct http_server_options o = {.max_connections = 10000,
+                                    .max_body = ECHO_BYTES_MAX,
+                                    .idle_ms = 600000,
+                                    .handle = echo_handle,
                                     .arg = (void *)(uintptr_t)name};
     struct http_server *server = http_server_new(&loop, fd, &o);
     uv_signal_t term, interrupt;

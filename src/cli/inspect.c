@@ -10,9 +10,10 @@
 #include "control/source_dir.h"
 #include "wasm/plugin.h"
 
-static const char help_text[] = "usage: weir inspect FILE.wasm\n\n"
-                                "Shows the ABI version, imports, exports, memory and sections of a Proxy-Wasm module, and what in it is\n"
-                                "not supported. Exits 1 when the gateway would not load it.\n";
+static const char help_text[] =
+    "usage: weir inspect FILE.wasm\n\n"
+    "Shows the ABI version, imports, exports, memory and sections of a Proxy-Wasm module, and what in it is\n"
+    "not supported. Exits 1 when the gateway would not load it.\n";
 
 static bool is_served(const struct module_import *import)
 {
@@ -41,9 +42,10 @@ static void print_imports(const struct module_info *info)
         print_name(m->module);
         printf(".");
         print_name(m->name);
-        printf(" %s%s\n", m->type != NULL ? m->type : "", m->kind != 'f' ? "  NOT SUPPORTED: only functions can be imported"
-                                                          : is_served(m)  ? ""
-                                                                          : "  unknown: answered by a stub");
+        printf(" %s%s\n", m->type != NULL ? m->type : "",
+               m->kind != 'f' ? "  NOT SUPPORTED: only functions can be imported"
+               : is_served(m) ? ""
+                              : "  unknown: answered by a stub");
     }
 }
 
@@ -58,8 +60,8 @@ static int report(const char *path, struct str wasm)
     sha256_hex(wasm, digest);
     const char *warning = NULL;
     enum abi_version abi = abi_detect(&info, &warning);
-    printf("file: %s\nbytes: %zu\nsha256: %s\nname: %s\nabi: %s\n", path, wasm.n, digest, info.name != NULL ? info.name : "-",
-           abi == ABI_NONE ? "none" : abi_version_name(abi));
+    printf("file: %s\nbytes: %zu\nsha256: %s\nname: %s\nabi: %s\n", path, wasm.n, digest,
+           info.name != NULL ? info.name : "-", abi == ABI_NONE ? "none" : abi_version_name(abi));
     if (warning != NULL)
         printf("warning: %s\n", warning);
     printf("memory: %llu pages at start", (unsigned long long)info.memory_min_pages);
@@ -71,7 +73,9 @@ static int report(const char *path, struct str wasm)
     for (size_t i = 0; i < info.export_count; i++) {
         printf("  ");
         print_name(info.exports[i].name);
-        printf(" %s\n", info.exports[i].kind == 'f' ? info.exports[i].type : info.exports[i].kind == 'm' ? "memory" : "");
+        printf(" %s\n", info.exports[i].kind == 'f'   ? info.exports[i].type
+                        : info.exports[i].kind == 'm' ? "memory"
+                                                      : "");
     }
     printf("sections:");
     for (size_t i = 0; i < info.section_count; i++) {
@@ -80,7 +84,9 @@ static int report(const char *path, struct str wasm)
         printf("=%zu", info.sections[i].bytes);
     }
     printf("\n");
-    char *problem = abi == ABI_NONE ? mem_strdup("missing or unknown Proxy-Wasm ABI version (no proxy_abi_version_* export)") : abi_check_module(&info);
+    char *problem = abi == ABI_NONE
+                        ? mem_strdup("missing or unknown Proxy-Wasm ABI version (no proxy_abi_version_* export)")
+                        : abi_check_module(&info);
     printf("verdict: %s\n", problem == NULL ? "loads" : problem);
     module_info_free(&info);
     int code = problem == NULL ? CLI_OK : CLI_FAILED;

@@ -41,7 +41,8 @@ static bool labels_parse(const char *text, struct labels *out)
         if (equals <= 0)
             return false;
         out->list = mem_realloc(out->list, (out->count + 1) * sizeof *out->list);
-        out->list[out->count++] = (struct label){str_dup(str_upto(one, (size_t)equals)), str_dup(str_from(one, (size_t)equals + 1))};
+        out->list[out->count++] =
+            (struct label){str_dup(str_upto(one, (size_t)equals)), str_dup(str_from(one, (size_t)equals + 1))};
     }
     return true;
 }
@@ -114,7 +115,8 @@ static int take_option(struct cli_args *a, struct control_options *o)
     } else if (str_is(name, "log-level")) {
         enum log_level level;
         if (!log_level_parse(str_of(v), &level))
-            return cli_usage_error("run", "--log-level \"%s\": want trace, debug, info, warn, error, critical or off", v);
+            return cli_usage_error("run", "--log-level \"%s\": want trace, debug, info, warn, error, critical or off",
+                                   v);
         log_set_level(level);
     } else {
         return cli_usage_error("run", "no option --%s", a->name);
@@ -172,8 +174,9 @@ int cli_run(int argc, char **argv)
         if (access(paths[i], F_OK) != 0)
             return cli_usage_error("run", "%s: no such file or directory", paths[i]);
     if (o.has_admin && !o.admin_any_address && !addr_is_loopback(&o.admin))
-        return cli_usage_error("run", "--admin is not a loopback address: anyone who reaches it can drain this gateway; "
-                                      "--admin-any-address says that you want that");
+        return cli_usage_error("run",
+                               "--admin is not a loopback address: anyone who reaches it can drain this gateway; "
+                               "--admin-any-address says that you want that");
     fill_defaults(&o);
     o.paths = paths;
     char *cache = o.cache_dir == NULL ? default_cache_dir() : NULL, *program = own_program();

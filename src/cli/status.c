@@ -8,9 +8,10 @@
 
 #include "cli/cli.h"
 
-static const char help_text[] = "usage: weir status [--admin ADDR]\n\n"
-                                "Shows plugins, listeners and what is not in use, from the admin address (default 127.0.0.1:15000).\n"
-                                "Exits 1 when the gateway is not ready or cannot be reached.\n";
+static const char help_text[] =
+    "usage: weir status [--admin ADDR]\n\n"
+    "Shows plugins, listeners and what is not in use, from the admin address (default 127.0.0.1:15000).\n"
+    "Exits 1 when the gateway is not ready or cannot be reached.\n";
 
 static size_t on_bytes(char *p, size_t size, size_t count, void *arg)
 {
@@ -54,18 +55,21 @@ static void print_plugins(const json_t *plugins)
         printf("no plugins\n");
     else
         printf("%-36s %-10s %-9s %-12s %s\n", "PLUGIN", "STATE", "PHASE", "SHA256", "REASON");
-    json_array_foreach (plugins, i, p) {
+    json_array_foreach(plugins, i, p)
+    {
         char *title = mem_printf("%s/%s", text_of(p, "namespace"), text_of(p, "name"));
         const char *phase = text_of(p, "phase");
-        printf("%-36s %-10s %-9s %-12.12s %s%s%s\n", title, text_of(p, "state"), strcmp(phase, "UNSPECIFIED_PHASE") == 0 ? "-" : phase,
-               text_of(p, "sha256"), text_of(p, "reason"), text_of(p, "message")[0] != '\0' ? ": " : "", text_of(p, "message"));
+        printf("%-36s %-10s %-9s %-12.12s %s%s%s\n", title, text_of(p, "state"),
+               strcmp(phase, "UNSPECIFIED_PHASE") == 0 ? "-" : phase, text_of(p, "sha256"), text_of(p, "reason"),
+               text_of(p, "message")[0] != '\0' ? ": " : "", text_of(p, "message"));
         if (json_is_false(json_object_get(p, "appliesToTraffic")))
             printf("    %s\n", text_of(p, "appliesMessage"));
         size_t w;
         json_t *worker;
-        json_array_foreach (json_object_get(p, "workers"), w, worker)
-            if (strcmp(text_of(worker, "state"), "live") != 0 && text_of(worker, "lastFailure")[0] != '\0')
-                printf("    worker %zu %s: %s\n", w, text_of(worker, "state"), text_of(worker, "lastFailure"));
+        json_array_foreach(json_object_get(p, "workers"), w,
+                           worker) if (strcmp(text_of(worker, "state"), "live") != 0 &&
+                                       text_of(worker, "lastFailure")[0] != '\0')
+            printf("    worker %zu %s: %s\n", w, text_of(worker, "state"), text_of(worker, "lastFailure"));
         mem_free(title);
     }
 }
@@ -74,16 +78,18 @@ static void print_problems(const json_t *config)
 {
     size_t i, k;
     json_t *o, *text;
-    json_array_foreach (json_object_get(config, "fileErrors"), i, text) printf("not in use: %s\n", json_string_value(text));
-    json_array_foreach (json_object_get(config, "listeners"), i, o)
-        if (text_of(o, "error")[0] != '\0')
-            printf("not in use: %s\n", text_of(o, "error"));
-    json_array_foreach (json_object_get(config, "objects"), i, o) {
-        json_array_foreach (json_object_get(o, "errors"), k, text)
-            printf("not in use%s: %s\n", strcmp(text_of(o, "state"), "stale") == 0 ? " (last good version serves)" : "", json_string_value(text));
+    json_array_foreach(json_object_get(config, "fileErrors"), i, text)
+        printf("not in use: %s\n", json_string_value(text));
+    json_array_foreach(json_object_get(config, "listeners"), i, o) if (text_of(o, "error")[0] != '\0')
+        printf("not in use: %s\n", text_of(o, "error"));
+    json_array_foreach(json_object_get(config, "objects"), i, o)
+    {
+        json_array_foreach(json_object_get(o, "errors"), k, text)
+            printf("not in use%s: %s\n", strcmp(text_of(o, "state"), "stale") == 0 ? " (last good version serves)" : "",
+                   json_string_value(text));
         if (json_is_false(json_object_get(o, "accepted")) && strcmp(text_of(o, "kind"), "WasmPlugin") != 0)
-            printf("not in use: %s %s/%s: %s: %s\n", text_of(o, "kind"), text_of(o, "namespace"), text_of(o, "name"), text_of(o, "reason"),
-                   text_of(o, "message"));
+            printf("not in use: %s %s/%s: %s: %s\n", text_of(o, "kind"), text_of(o, "namespace"), text_of(o, "name"),
+                   text_of(o, "reason"), text_of(o, "message"));
     }
 }
 

@@ -146,19 +146,31 @@ bool node_seal(struct node *n)
     return true;
 }
 
+/* Small maps, nearly all of them, are compared by hand; large ones by hashing, so that they take no quadratic time. */
+static bool seen_before(struct map *seen, const struct member *members, size_t kept, const struct member *m)
+{
+    if (seen != NULL)
+        return map_set(seen, m->key, seen) != NULL;
+    for (size_t i = 0; i < kept; i++) {
+        if (str_eq(members[i].key, m->key))
+            return true;
+    }
+    return false;
+}
+
 void node_refuse_duplicates(struct ydoc *d, struct conf_memory *memory, struct node *map)
 {
     struct map seen = {0};
     struct member *members = map->u.map.members;
     size_t kept = 0;
+    bool large = map->u.map.count > 16;
     for (size_t i = 0; i < map->u.map.count; i++) {
-        if (map_get(&seen, members[i].key) != NULL) {
-            ydoc_add_problem(d, memory, members[i].line, members[i].col, "key \"%.*s\" already set in map",
-                             (int)(members[i].key.n > 100 ? 100 : members[i].key.n), members[i].key.p);
-            continue;
-        }
-        map_set(&seen, members[i].key, map);
-        members[kept++] = members[i];
+        const struct member *m = &members[i];
+        if (seen_before(large ? &seen : NULL, members, kept, m))
+            ydoc_add_problem(d, memory, m->line, m->col, "key \"%.*s\" already set in map",
+                             (int)(m->key.n > 100 ? 100 : m->key.n), m->key.p);
+        else
+            members[kept++] = *m;
     }
     map->u.map.count = kept;
     map_free(&seen);

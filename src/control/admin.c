@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The admin server: a fixed table of paths. What changes something is a POST. A browser page of another site must be able to do nothing here, so Host must
- * name a loopback address (or the address we listen on), and a request with a foreign Origin is refused: that keeps DNS rebinding and cross-site forms out.
+ * The admin server: a fixed table of paths. What changes something is a POST. A browser page of another site must be
+ * able to do nothing here, so Host must name a loopback address (or the address we listen on), and a request with a
+ * foreign Origin is refused: that keeps DNS rebinding and cross-site forms out.
  */
 #include <errno.h>
 
@@ -147,7 +148,9 @@ static void refuse(struct http_response *out, unsigned status, const char *text)
 static void admin_handle(void *arg, const struct http_request *r, struct http_response *out)
 {
     struct control *c = arg;
-    strbuf_addz(&out->headers, "cache-control: no-store\nx-content-type-options: nosniff\ncontent-security-policy: default-src 'self'\n");
+    strbuf_addz(
+        &out->headers,
+        "cache-control: no-store\nx-content-type-options: nosniff\ncontent-security-policy: default-src 'self'\n");
     if (!host_is_ours(c, r->authority)) {
         refuse(out, 403, "the Host header names no address of this admin server\n");
         return;
@@ -182,10 +185,12 @@ bool admin_start(struct control *c)
     int error = listener_probe(&c->o->admin);
     int fd = error == 0 ? listener_open(&c->o->admin, 128) : -1;
     if (fd < 0) {
-        log_line(LOG_ERROR, "admin: cannot listen on %s: %s (--admin ADDR chooses another address)", text, strerror(error != 0 ? error : errno));
+        log_line(LOG_ERROR, "admin: cannot listen on %s: %s (--admin ADDR chooses another address)", text,
+                 strerror(error != 0 ? error : errno));
         return false;
     }
-    struct http_server_options o = {.max_connections = 64, .max_body = 64 * 1024, .idle_ms = 60000, .handle = admin_handle, .arg = c};
+    struct http_server_options o = {
+        .max_connections = 64, .max_body = 64 * 1024, .idle_ms = 60000, .handle = admin_handle, .arg = c};
     c->admin = http_server_new(&c->loop, fd, &o);
     log_line(LOG_INFO, "admin on http://%s", text);
     return true;

@@ -57,7 +57,8 @@ static bool job_load(struct build_job *job)
     if (job->desc.module == NULL) {
         size_t count = 0;
         const struct vm_host_func *table = abi_host_functions(&count);
-        if (!module_load_file(job->engine, job->code_path, table, count, abi_unknown_import, &job->desc.module, &job->error)) {
+        if (!module_load_file(job->engine, job->code_path, table, count, abi_unknown_import, &job->desc.module,
+                              &job->error)) {
             job->result = BUILD_BAD_CODE;
             return false;
         }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Threads that load compiled modules and start and configure VMs, so that neither a worker nor the control loop ever runs a guest's start or configure. A job
- * gives all the VMs it was asked for or none: a broken new version never touches traffic.
+ * Threads that load compiled modules and start and configure VMs, so that neither a worker nor the control loop ever
+ * runs a guest's start or configure. A job gives all the VMs it was asked for or none: a broken new version never
+ * touches traffic.
  */
 #ifndef WEIR_CONTROL_BUILDER_H
 #define WEIR_CONTROL_BUILDER_H
@@ -11,11 +12,12 @@
 
 struct build_job {
     /* given */
-    struct mail mail;      /* comes back to the control mailbox with the type it was given */
+    struct mail mail; /* comes back to the control mailbox with the type it was given */
     struct engine *engine;
-    char *code_path;       /* compiled code; taken. NULL: desc.module is set */
-    struct plugin desc;    /* strings taken; module: a reference taken, or NULL */
-    struct plugin *plugin; /* one reference: build VMs of this one instead of making a new one (replacements); NULL otherwise */
+    char *code_path;    /* compiled code; taken. NULL: desc.module is set */
+    struct plugin desc; /* strings taken; module: a reference taken, or NULL */
+    struct plugin
+        *plugin; /* one reference: build VMs of this one instead of making a new one (replacements); NULL otherwise */
     unsigned vm_count;
     unsigned first_worker; /* for replacements */
     uint64_t ticket;       /* the asker's */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See compiler.h. The child gets two file names and nothing else: no descriptors but its standard ones, an almost empty environment.
+ * See compiler.h. The child gets two file names and nothing else: no descriptors but its standard ones, an almost empty
+ * environment.
  */
 #include "control/compiler.h"
 
@@ -96,7 +97,8 @@ static void job_finish(struct job *j)
     else if (j->signal != 0)
         error = mem_printf("the compiler died of signal %d", j->signal);
     else if (j->exit_status != 0)
-        error = j->text.n > 0 ? str_dup(str_trim(strbuf_str(&j->text))) : mem_printf("the compiler ended with code %d", (int)j->exit_status);
+        error = j->text.n > 0 ? str_dup(str_trim(strbuf_str(&j->text)))
+                              : mem_printf("the compiler ended with code %d", (int)j->exit_status);
     if (error != NULL)
         unlink(j->out);
     if (c != NULL) {
@@ -154,8 +156,11 @@ static void job_start(struct compiler *c, struct job *j)
     char path[] = "PATH=/usr/bin:/bin";
     char *env[] = {path, c->delay, NULL};
     uv_stdio_container_t stdio[3] = {
-        {.flags = UV_IGNORE}, {.flags = UV_IGNORE}, {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&j->errors}};
-    uv_process_options_t options = {.exit_cb = child_ended, .file = c->program, .args = args, .env = env, .stdio_count = 3, .stdio = stdio};
+        {.flags = UV_IGNORE},
+        {.flags = UV_IGNORE},
+        {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&j->errors}};
+    uv_process_options_t options = {
+        .exit_cb = child_ended, .file = c->program, .args = args, .env = env, .stdio_count = 3, .stdio = stdio};
     int error = uv_spawn(&c->loop->uv, &j->process, &options);
     if (error != 0) {
         list_remove(&j->node);
@@ -182,7 +187,8 @@ static void start_waiting(struct compiler *c)
     }
 }
 
-void compiler_run(struct compiler *c, const char *wasm, const char *out, const char *tier, void (*done)(void *arg, const char *error), void *arg)
+void compiler_run(struct compiler *c, const char *wasm, const char *out, const char *tier,
+                  void (*done)(void *arg, const char *error), void *arg)
 {
     struct job *j = mem_zalloc(sizeof *j);
     j->owner = c;
@@ -198,13 +204,11 @@ void compiler_run(struct compiler *c, const char *wasm, const char *out, const c
 
 void compiler_free(struct compiler *c)
 {
-    LIST_EACH(n, &c->waiting)
-    {
+    LIST_EACH (n, &c->waiting) {
         list_remove(n);
         job_free(LIST_ENTRY(n, struct job, node));
     }
-    LIST_EACH(n, &c->running)
-    {
+    LIST_EACH (n, &c->running) {
         struct job *j = LIST_ENTRY(n, struct job, node);
         list_remove(n);
         j->owner = NULL;
@@ -249,7 +253,8 @@ int compiler_child_main(const char *tier, const char *in, const char *out)
     bool ok = false;
     if (wasm != NULL) {
         struct engine *engine = engine_new();
-        ok = engine_compile(engine, str_span(wasm, n), strcmp(tier, "fast") == 0 ? TIER_FAST : TIER_OPTIMISED, &code, &error);
+        ok = engine_compile(engine, str_span(wasm, n), strcmp(tier, "fast") == 0 ? TIER_FAST : TIER_OPTIMISED, &code,
+                            &error);
     }
     if (ok) {
         int fd = open(out, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);

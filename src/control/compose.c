@@ -13,7 +13,8 @@ static const char ROOT_NAMESPACE[] = "istio-system";
 
 static int compare_age(const void *a, const void *b)
 {
-    const struct meta *x = &(*(const struct resource *const *)a)->meta, *y = &(*(const struct resource *const *)b)->meta;
+    const struct meta *x = &(*(const struct resource *const *)a)->meta,
+                      *y = &(*(const struct resource *const *)b)->meta;
     if (x->created != y->created)
         return x->created < y->created ? -1 : 1;
     int order = strcmp(x->ns, y->ns);
@@ -32,8 +33,8 @@ const struct resource **compose_sorted(const struct store *store, enum kind kind
 
 /* ---- gateways ---- */
 
-/* A GatewayClass of ours says so by its controllerName. Without the object the names "weir" and "istio" stand for themselves, so that a
- * directory with a Gateway alone works. */
+/* A GatewayClass of ours says so by its controllerName. Without the object the names "weir" and "istio" stand for
+ * themselves, so that a directory with a Gateway alone works. */
 static bool class_is_ours(const struct compose *c, const struct resource *gw, const struct gateway_class **class_out)
 {
     const char *name = gw->u.gateway.class_name;
@@ -42,26 +43,30 @@ static bool class_is_ours(const struct compose *c, const struct resource *gw, co
     if (o == NULL || o->good == NULL) {
         if (strcmp(name, "weir") == 0 || strcmp(name, "istio") == 0)
             return true;
-        usage_say(c->usage, &gw->meta, false, "NoMatchingClass", "gatewayClassName \"%s\" names no GatewayClass of this gateway", name);
+        usage_say(c->usage, &gw->meta, false, "NoMatchingClass",
+                  "gatewayClassName \"%s\" names no GatewayClass of this gateway", name);
         return false;
     }
     *class_out = &o->good->u.gateway_class;
     const char *controller = o->good->u.gateway_class.controller_name;
     bool ours = strcmp(controller, CONTROLLER) == 0 || strcmp(controller, ISTIO_CONTROLLER) == 0;
-    usage_say(c->usage, &o->good->meta, ours, ours ? "Accepted" : "NotOurs", ours ? "%s" : "controllerName is not %s", ours ? "" : CONTROLLER);
+    usage_say(c->usage, &o->good->meta, ours, ours ? "Accepted" : "NotOurs", ours ? "%s" : "controllerName is not %s",
+              ours ? "" : CONTROLLER);
     if (!ours)
-        usage_say(c->usage, &gw->meta, false, "NoMatchingClass", "its GatewayClass \"%s\" belongs to controller \"%s\"", name, controller);
+        usage_say(c->usage, &gw->meta, false, "NoMatchingClass", "its GatewayClass \"%s\" belongs to controller \"%s\"",
+                  name, controller);
     return ours;
 }
 
-static void limits_from(const struct compose *c, const struct resource *gw, const struct parameters_ref *ref, const char *default_ns,
-                        struct limits *limits)
+static void limits_from(const struct compose *c, const struct resource *gw, const struct parameters_ref *ref,
+                        const char *default_ns, struct limits *limits)
 {
     if (ref == NULL)
         return;
     const char *ns = ref->ns != NULL ? ref->ns : default_ns;
-    const struct store_object *o =
-        strcmp(ref->kind, "ConfigMap") == 0 && ref->group[0] == '\0' ? store_find(c->store, KIND_CONFIG_MAP, ns, ref->name) : NULL;
+    const struct store_object *o = strcmp(ref->kind, "ConfigMap") == 0 && ref->group[0] == '\0'
+                                       ? store_find(c->store, KIND_CONFIG_MAP, ns, ref->name)
+                                       : NULL;
     if (o == NULL || o->good == NULL) {
         usage_say(c->usage, &gw->meta, false, "InvalidParameters", "parametersRef: no ConfigMap %s/%s", ns, ref->name);
         return;
@@ -85,8 +90,8 @@ static bool listener_address(const char *value, uint16_t port, struct addr *out)
 }
 
 /* Index of the listener at this address, made for gw when it is new; -1 when another Gateway has it. */
-static ptrdiff_t listener_claim(struct compose *c, const struct resource *gw, const struct addr *addr, const struct limits *limits,
-                                char **taken_by)
+static ptrdiff_t listener_claim(struct compose *c, const struct resource *gw, const struct addr *addr,
+                                const struct limits *limits, char **taken_by)
 {
     struct snapshot *s = c->snapshot;
     char *name = mem_printf("%s/%s", gw->meta.ns, gw->meta.name);
@@ -105,8 +110,8 @@ static ptrdiff_t listener_claim(struct compose *c, const struct resource *gw, co
     return (ptrdiff_t)s->listener_count++;
 }
 
-static void serve_listener(struct compose *c, const struct resource *gw, const struct gateway_listener *l, const char *address,
-                           const struct limits *limits, struct served **served, size_t *count)
+static void serve_listener(struct compose *c, const struct resource *gw, const struct gateway_listener *l,
+                           const char *address, const struct limits *limits, struct served **served, size_t *count)
 {
     struct addr addr;
     char *taken_by = NULL;
@@ -116,7 +121,8 @@ static void serve_listener(struct compose *c, const struct resource *gw, const s
     }
     ptrdiff_t index = listener_claim(c, gw, &addr, limits, &taken_by);
     if (index < 0) {
-        usage_say(c->usage, &gw->meta, false, "PortUnavailable", "listener %s: port %u is served by Gateway %s", l->name, l->port, taken_by);
+        usage_say(c->usage, &gw->meta, false, "PortUnavailable", "listener %s: port %u is served by Gateway %s",
+                  l->name, l->port, taken_by);
         return;
     }
     *served = mem_realloc(*served, (*count + 1) * sizeof **served);
@@ -137,7 +143,8 @@ static void compose_gateway(struct compose *c, const struct resource *gw, struct
     for (size_t i = 0; i < g->listener_count; i++) {
         const struct gateway_listener *l = &g->listeners[i];
         if (l->protocol != PROTOCOL_HTTP) {
-            usage_say(c->usage, &gw->meta, false, "UnsupportedProtocol", "listener %s: only protocol HTTP is supported yet", l->name);
+            usage_say(c->usage, &gw->meta, false, "UnsupportedProtocol",
+                      "listener %s: only protocol HTTP is supported yet", l->name);
             continue;
         }
         if (g->address_count == 0)
@@ -152,9 +159,10 @@ static void compose_gateway(struct compose *c, const struct resource *gw, struct
 
 /* ---- chains ---- */
 
-/* istio-and-kubernetes.md 1.1, for a process that serves Gateways: with targetRefs the plugin's namespace must be the Gateway's; with a selector (or
- * neither) the plugin's namespace is the Gateway's, this process's, or the root namespace, and the selector is matched against this
- * process's labels with the label Istio puts on a Gateway's pods. */
+/* istio-and-kubernetes.md 1.1, for a process that serves Gateways: with targetRefs the plugin's namespace must be the
+ * Gateway's; with a selector (or neither) the plugin's namespace is the Gateway's, this process's, or the root
+ * namespace, and the selector is matched against this process's labels with the label Istio puts on a Gateway's pods.
+ */
 static bool plugin_selects(const struct compose *c, const struct resource *plugin, const struct resource *gw)
 {
     const struct wasm_plugin *p = &plugin->u.wasm_plugin;
@@ -162,7 +170,8 @@ static bool plugin_selects(const struct compose *c, const struct resource *plugi
         if (strcmp(plugin->meta.ns, gw->meta.ns) != 0)
             return false;
         for (size_t i = 0; i < p->target_count; i++)
-            if (strcmp(p->targets[i].kind, "Gateway") == 0 && strcmp(p->targets[i].group, "gateway.networking.k8s.io") == 0 &&
+            if (strcmp(p->targets[i].kind, "Gateway") == 0 &&
+                strcmp(p->targets[i].group, "gateway.networking.k8s.io") == 0 &&
                 strcmp(p->targets[i].name, gw->meta.name) == 0)
                 return true;
         return false;
@@ -188,7 +197,8 @@ static void chain_add(struct compose *c, struct listener_conf *l, const struct r
     *e = (struct chain_entry){.title = mem_printf("%s/%s", plugin->meta.ns, plugin->meta.name),
                               .absence = PLUGIN_PENDING,
                               .fail = (enum fail_strategy)plugin->u.wasm_plugin.fail};
-    const struct delivery_item *item = delivery_find(c->delivery, plugin->meta.kind, plugin->meta.ns, plugin->meta.name);
+    const struct delivery_item *item =
+        delivery_find(c->delivery, plugin->meta.kind, plugin->meta.ns, plugin->meta.name);
     if (item == NULL)
         return;
     if (item->live != NULL) {
@@ -201,8 +211,8 @@ static void chain_add(struct compose *c, struct listener_conf *l, const struct r
 }
 
 /* Sorted by insertion: chains are short, and the order depends on the Gateway's namespace. */
-static void compose_chain(struct compose *c, struct listener_conf *l, const struct resource *gw, const struct resource **plugins, size_t count,
-                          bool *applies)
+static void compose_chain(struct compose *c, struct listener_conf *l, const struct resource *gw,
+                          const struct resource **plugins, size_t count, bool *applies)
 {
     const struct resource **chain = mem_alloc((count + 1) * sizeof(struct resource *));
     size_t n = 0;
@@ -249,8 +259,8 @@ static void compose_chains(struct compose *c, const struct served *served, size_
     mem_free(plugins);
 }
 
-struct snapshot *compose_snapshot(const struct store *store, const struct delivery *delivery, const struct identity *identity, uint64_t version,
-                                  struct usage_table *usage)
+struct snapshot *compose_snapshot(const struct store *store, const struct delivery *delivery,
+                                  const struct identity *identity, uint64_t version, struct usage_table *usage)
 {
     struct snapshot *s = mem_zalloc(sizeof *s);
     atomic_init(&s->refs, 1);

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Clusters and their endpoints: every port of every Service (from its EndpointSlices) and of every ServiceEntry host (STATIC endpoints, or DNS, whose answers
- * come later from dns.c). They are no part of the snapshot, but their names are: filters call clusters by them.
+ * Clusters and their endpoints: every port of every Service (from its EndpointSlices) and of every ServiceEntry host
+ * (STATIC endpoints, or DNS, whose answers come later from dns.c). They are no part of the snapshot, but their names
+ * are: filters call clusters by them.
  */
 #include "control/compose_priv.h"
 
-char *cluster_key_service(const char *ns, const char *name, uint16_t port) { return mem_printf("%s/%s:%u", ns, name, port); }
+char *cluster_key_service(const char *ns, const char *name, uint16_t port)
+{
+    return mem_printf("%s/%s:%u", ns, name, port);
+}
 
 char *cluster_key_host(const char *ns, const char *entry, const char *host, uint16_t port)
 {
@@ -35,7 +39,8 @@ void compose_clusters(struct compose *c)
             cluster_declare(c->snapshot, cluster_key_service(o->ns, o->name, svc->ports[i].port), &names);
         }
         if (svc->external_name != NULL)
-            usage_say(c->usage, &o->good->meta, false, "ExternalNameRefused", "Services of type ExternalName are refused: use a ServiceEntry");
+            usage_say(c->usage, &o->good->meta, false, "ExternalNameRefused",
+                      "Services of type ExternalName are refused: use a ServiceEntry");
     }
     STORE_EACH(o, c->store, KIND_SERVICE_ENTRY)
     {
@@ -115,12 +120,15 @@ static void endpoints_of_entry(const struct store_object *o, struct cluster_set 
             const struct entry_port *port = &entry->ports[p];
             struct cluster_endpoints *e = set_add(out, cluster_key_host(o->ns, o->name, entry->hosts[h], port->number));
             for (size_t i = 0; i < entry->endpoint_count; i++)
-                endpoint_add(e, entry->endpoints[i].address, entry_endpoint_port(&entry->endpoints[i], port), entry->endpoints[i].weight);
+                endpoint_add(e, entry->endpoints[i].address, entry_endpoint_port(&entry->endpoints[i], port),
+                             entry->endpoints[i].weight);
             if (entry->resolution != RESOLUTION_DNS || e->count > 0)
                 continue;
             const struct entry_endpoint *named = entry->endpoint_count > 0 ? &entry->endpoints[0] : NULL;
             e->dns_host = mem_strdup(named != NULL ? named->address : entry->hosts[h]);
-            e->dns_port = named != NULL ? entry_endpoint_port(named, port) : port->target != 0 ? port->target : port->number;
+            e->dns_port = named != NULL       ? entry_endpoint_port(named, port)
+                          : port->target != 0 ? port->target
+                                              : port->number;
         }
 }
 

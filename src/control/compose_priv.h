@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Shared by the parts of compose: gateways and chains (compose.c), routes (compose_routes.c), endpoints (compose_endpoints.c).
+ * Shared by the parts of compose: gateways and chains (compose.c), routes (compose_routes.c), endpoints
+ * (compose_endpoints.c).
  */
 #ifndef WEIR_CONTROL_COMPOSE_PRIV_H
 #define WEIR_CONTROL_COMPOSE_PRIV_H
@@ -10,7 +11,8 @@
 #include "control/compose.h"
 
 /* fmt may give an empty text. */
-void usage_say(struct usage_table *t, const struct meta *meta, bool accepted, const char *reason, const char *fmt, ...) PRINTF_LIKE(5, 6);
+void usage_say(struct usage_table *t, const struct meta *meta, bool accepted, const char *reason, const char *fmt, ...)
+    PRINTF_LIKE(5, 6);
 
 struct compose {
     const struct store *store;
@@ -31,8 +33,9 @@ void compose_routes(struct compose *c, const struct served *served, size_t count
 const struct resource **compose_sorted(const struct store *store, enum kind kind, size_t *n);
 
 /* Does a ReferenceGrant let an object of from_* refer to to_*? */
-bool compose_reference_granted(const struct store *store, const char *from_group, const char *from_kind, const char *from_ns,
-                               const char *to_group, const char *to_kind, const char *to_ns, const char *to_name);
+bool compose_reference_granted(const struct store *store, const char *from_group, const char *from_kind,
+                               const char *from_ns, const char *to_group, const char *to_kind, const char *to_ns,
+                               const char *to_name);
 char *cluster_key_service(const char *ns, const char *name, uint16_t port);
 char *cluster_key_host(const char *ns, const char *entry, const char *host, uint16_t port);
 /* Adds every declared cluster with its other names to the snapshot. */

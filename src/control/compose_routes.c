@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * HTTPRoutes to route tables: which listeners take a route (parentRefs, allowedRoutes, hostnames), and what its backends are (Services and
- * ServiceEntries, with ReferenceGrants across namespaces). A reference that cannot be followed becomes a backend that answers 500, as the Gateway
- * API wants, and is said in the route's status.
+ * HTTPRoutes to route tables: which listeners take a route (parentRefs, allowedRoutes, hostnames), and what its
+ * backends are (Services and ServiceEntries, with ReferenceGrants across namespaces). A reference that cannot be
+ * followed becomes a backend that answers 500, as the Gateway API wants, and is said in the route's status.
  */
 #include "control/compose_priv.h"
 
-bool compose_reference_granted(const struct store *store, const char *from_group, const char *from_kind, const char *from_ns, const char *to_group,
-                               const char *to_kind, const char *to_ns, const char *to_name)
+bool compose_reference_granted(const struct store *store, const char *from_group, const char *from_kind,
+                               const char *from_ns, const char *to_group, const char *to_kind, const char *to_ns,
+                               const char *to_name)
 {
     if (strcmp(from_ns, to_ns) == 0)
         return true;
@@ -18,7 +19,8 @@ bool compose_reference_granted(const struct store *store, const char *from_group
             continue;
         bool from = false, to = false;
         for (size_t i = 0; i < g->from_count; i++)
-            from |= strcmp(g->from[i].group, from_group) == 0 && strcmp(g->from[i].kind, from_kind) == 0 && strcmp(g->from[i].ns, from_ns) == 0;
+            from |= strcmp(g->from[i].group, from_group) == 0 && strcmp(g->from[i].kind, from_kind) == 0 &&
+                    strcmp(g->from[i].ns, from_ns) == 0;
         for (size_t i = 0; i < g->to_count; i++)
             to |= strcmp(g->to[i].group, to_group) == 0 && strcmp(g->to[i].kind, to_kind) == 0 &&
                   (g->to[i].name == NULL || strcmp(g->to[i].name, to_name) == 0);
@@ -75,18 +77,21 @@ static char *backend_entry(const struct compose *c, const struct backend_ref *b,
     return NULL;
 }
 
-static void backend_resolve(const struct compose *c, const struct resource *route, const struct backend_ref *b, struct route_backend *out)
+static void backend_resolve(const struct compose *c, const struct resource *route, const struct backend_ref *b,
+                            struct route_backend *out)
 {
     const char *ns = b->ns != NULL ? b->ns : route->meta.ns;
     *out = (struct route_backend){.weight = b->weight, .filters = b->filters, .filter_count = b->filter_count};
-    bool entry = strcmp(b->group, "networking.istio.io") == 0 && (strcmp(b->kind, "Hostname") == 0 || strcmp(b->kind, "ServiceEntry") == 0);
+    bool entry = strcmp(b->group, "networking.istio.io") == 0 &&
+                 (strcmp(b->kind, "Hostname") == 0 || strcmp(b->kind, "ServiceEntry") == 0);
     bool service = b->group[0] == '\0' && strcmp(b->kind, "Service") == 0;
     const char *reason = "BackendNotFound";
     if (!entry && !service) {
         out->why = mem_printf("backendRef kind %s/%s is not supported", b->group, b->kind);
         reason = "InvalidKind";
     } else if (strcmp(b->kind, "Hostname") != 0 &&
-               !compose_reference_granted(c->store, "gateway.networking.k8s.io", "HTTPRoute", route->meta.ns, b->group, b->kind, ns, b->name)) {
+               !compose_reference_granted(c->store, "gateway.networking.k8s.io", "HTTPRoute", route->meta.ns, b->group,
+                                          b->kind, ns, b->name)) {
         out->why = mem_printf("no ReferenceGrant in %s lets it refer to %s %s", ns, b->kind, b->name);
         reason = "RefNotPermitted";
     } else {
@@ -160,6 +165,8 @@ static void hosts_add(struct hosts *h, const char *host)
 static bool listener_allows(const struct compose *c, const struct served *s, const struct resource *route)
 {
     const struct gateway_listener *l = s->listener;
+    if (!l->http_routes)
+        return false;
     if (l->from == ROUTES_ALL)
         return true;
     if (l->from == ROUTES_SAME)
@@ -171,13 +178,16 @@ static bool listener_allows(const struct compose *c, const struct served *s, con
 static bool parent_names(const struct parent_ref *p, const struct resource *route, const struct served *s)
 {
     return strcmp(p->kind, "Gateway") == 0 && strcmp(p->group, "gateway.networking.k8s.io") == 0 &&
-           strcmp(p->name, s->gateway->meta.name) == 0 && strcmp(p->ns != NULL ? p->ns : route->meta.ns, s->gateway->meta.ns) == 0 &&
-           (p->section == NULL || strcmp(p->section, s->listener->name) == 0) && (p->port == 0 || p->port == s->listener->port);
+           strcmp(p->name, s->gateway->meta.name) == 0 &&
+           strcmp(p->ns != NULL ? p->ns : route->meta.ns, s->gateway->meta.ns) == 0 &&
+           (p->section == NULL || strcmp(p->section, s->listener->name) == 0) &&
+           (p->port == 0 || p->port == s->listener->port);
 }
 
 /* Hostnames under which the route lives on the listeners at `index`; counts the listeners that named it at all. */
-static void attach_hosts(const struct compose *c, const struct resource *route, const struct parent_ref *p, const struct served *served,
-                         size_t count, size_t index, struct hosts *hosts, const char **refused)
+static void attach_hosts(const struct compose *c, const struct resource *route, const struct parent_ref *p,
+                         const struct served *served, size_t count, size_t index, struct hosts *hosts,
+                         const char **refused)
 {
     const struct http_route *r = &route->u.http_route;
     for (size_t i = 0; i < count; i++) {
@@ -211,8 +221,8 @@ static void compose_route(struct compose *c, const struct resource *route, const
         for (size_t p = 0; p < r->parent_count; p++)
             attach_hosts(c, route, &r->parents[p], served, count, index, &hosts, &refused);
         if (hosts.count > 0) {
-            route_table_add(c->snapshot->listeners[index].routes, (struct resource *)(uintptr_t)route, hosts.list, hosts.count,
-                            (const struct route_backend *const *)backends);
+            route_table_add(c->snapshot->listeners[index].routes, (struct resource *)(uintptr_t)route, hosts.list,
+                            hosts.count, (const struct route_backend *const *)backends);
             attached++;
         }
         mem_free(hosts.list);
@@ -221,8 +231,9 @@ static void compose_route(struct compose *c, const struct resource *route, const
     if (attached == 0)
         usage_say(c->usage, &route->meta, false, refused != NULL ? refused : "NoMatchingParent", "%s",
                   refused == NULL ? "no parentRef names a listener of a Gateway that is served"
-                  : strcmp(refused, "NotAllowedByListeners") == 0 ? "the listener's allowedRoutes do not take routes of its namespace"
-                                                                  : "none of its hostnames is one of the listener's");
+                  : strcmp(refused, "NotAllowedByListeners") == 0
+                      ? "the listener's allowedRoutes do not take routes of its namespace"
+                      : "none of its hostnames is one of the listener's");
     else
         usage_say(c->usage, &route->meta, true, "Accepted", "%s", "");
 }

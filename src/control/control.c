@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The control thread: reads resources, has plugins delivered, composes snapshots and publishes them to the workers. It
- * never blocks on anything slow (files of modules, compiles, guests, DNS, HTTP): those happen elsewhere and come back as
- * messages. The order of publishing is what keeps "never unfiltered" true: a VM reaches a worker's mailbox before the
- * first snapshot that names it, and a listener socket only after the first snapshot that has its chain.
+ * never blocks on anything slow (files of modules, compiles, guests, DNS, HTTP): those happen elsewhere and come back
+ * as messages. The order of publishing is what keeps "never unfiltered" true: a VM reaches a worker's mailbox before
+ * the first snapshot that names it, and a listener socket only after the first snapshot that has its chain.
  */
 #include "control/control.h"
 
@@ -145,7 +145,8 @@ static void drop_admin_address(const struct control *c, struct cluster_endpoints
     size_t kept = 0;
     for (size_t i = 0; i < e->count; i++) {
         const struct addr *a = &e->list[i].addr;
-        bool admin = c->o->has_admin && addr_port(a) == addr_port(&c->o->admin) && (addr_eq(a, &c->o->admin) || addr_is_loopback(a));
+        bool admin = c->o->has_admin && addr_port(a) == addr_port(&c->o->admin) &&
+                     (addr_eq(a, &c->o->admin) || addr_is_loopback(a));
         if (!admin)
             e->list[kept++] = e->list[i];
         else
@@ -172,11 +173,11 @@ static void endpoints_follow(struct control *c)
     }
     /* Clusters that are gone have no endpoints any more. */
     struct map gone = {0};
-    MAP_EACH(e, &c->endpoints) map_set(&gone, e->key, e->value);
+    MAP_EACH (e, &c->endpoints)
+        map_set(&gone, e->key, e->value);
     for (size_t i = 0; i < set.count; i++)
         map_remove(&gone, str_of(set.list[i].key));
-    MAP_EACH(e, &gone)
-    {
+    MAP_EACH (e, &gone) {
         struct cluster_endpoints none = {.key = str_dup(e->key)};
         endpoints_send(c, &none);
         mem_free(map_remove(&c->endpoints, e->key));
@@ -222,8 +223,7 @@ static void log_problems(struct control *c)
     strbuf_addc(&text, '\0');
     log_problem(c, "resource files", files.count > 0 ? text.p : NULL);
     diag_free(&files);
-    MAP_EACH(e, &c->store.objects)
-    {
+    MAP_EACH (e, &c->store.objects) {
         const struct store_object *o = e->value;
         const struct usage *u = usage_find(&c->usage, o->kind, o->ns, o->name);
         char *title = mem_printf("%s %s%s%s", kind_name(o->kind), o->ns, o->ns[0] != '\0' ? "/" : "", o->name);
@@ -358,8 +358,7 @@ bool control_is_ready(const struct control *c, struct strbuf *out)
         ready = false;
         strbuf_addz(&why, "no configuration has been adopted yet\n");
     }
-    MAP_EACH(e, delivery_items(c->delivery))
-    {
+    MAP_EACH (e, delivery_items(c->delivery)) {
         const struct delivery_item *item = e->value;
         if (item->stage == DELIVERY_PROGRAMMED || item->stage == DELIVERY_FAILED || item->live != NULL)
             continue;
@@ -435,9 +434,11 @@ static void on_signal(uv_signal_t *handle, int signum)
 static void on_second(struct loop_timer *timer)
 {
     struct control *c = CONTAINER_OF(timer, struct control, second);
-    metrics_gauge_set(metrics_define(METRICS_GAUGE, STR("weir_memory_budget_bytes"), STR_NONE, "Memory charged to the budget: buffers, arenas, guests"),
+    metrics_gauge_set(metrics_define(METRICS_GAUGE, STR("weir_memory_budget_bytes"), STR_NONE,
+                                     "Memory charged to the budget: buffers, arenas, guests"),
                       (int64_t)budget_used());
-    metrics_gauge_set(metrics_define(METRICS_GAUGE, STR("weir_log_lines_dropped"), STR_NONE, "Log and access log lines lost because a ring was full"),
+    metrics_gauge_set(metrics_define(METRICS_GAUGE, STR("weir_log_lines_dropped"), STR_NONE,
+                                     "Log and access log lines lost because a ring was full"),
                       (int64_t)log_dropped());
     if (c->delivery != NULL)
         delivery_check_files(c->delivery);
@@ -524,9 +525,11 @@ static void control_end(struct control *c)
         snapshot_unref(c->snapshot);
     usage_free(&c->usage);
     store_free(&c->store);
-    MAP_EACH(e, &c->endpoints) mem_free(e->value);
+    MAP_EACH (e, &c->endpoints)
+        mem_free(e->value);
     map_free(&c->endpoints);
-    MAP_EACH(e, &c->logged) mem_free(e->value);
+    MAP_EACH (e, &c->logged)
+        mem_free(e->value);
     map_free(&c->logged);
     for (size_t i = 0; i < c->listener_count; i++)
         mem_free(c->listeners[i].error);
@@ -555,8 +558,10 @@ int control_run(const struct control_options *options)
     signal_start(c, &c->hup, SIGHUP);
     c->bad_objects = metrics_define(METRICS_GAUGE, STR("weir_config_bad_objects"), STR_NONE,
                                     "Objects and files whose newest text is not in use because it is bad");
-    c->config_version = metrics_define(METRICS_GAUGE, STR("weir_config_version"), STR_NONE, "Version of the newest published snapshot");
-    c->reloads = metrics_define(METRICS_COUNTER, STR("weir_config_publications_total"), STR_NONE, "Snapshots published");
+    c->config_version =
+        metrics_define(METRICS_GAUGE, STR("weir_config_version"), STR_NONE, "Version of the newest published snapshot");
+    c->reloads =
+        metrics_define(METRICS_COUNTER, STR("weir_config_publications_total"), STR_NONE, "Snapshots published");
     c->life = LIFE_SERVING;
     if (control_start(c))
         loop_run(&c->loop);

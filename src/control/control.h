@@ -17,7 +17,7 @@ enum phase_of_life { LIFE_STARTING, LIFE_SERVING, LIFE_DRAINING, LIFE_CUT, LIFE_
 /* A listener address: one socket for each worker, open as long as some snapshot wants it. */
 struct open_listener {
     struct addr addr;
-    bool open;     /* false: could not be bound; error says why */
+    bool open; /* false: could not be bound; error says why */
     char *error;
     bool wanted;
     unsigned listening; /* workers that have armed it */
@@ -40,13 +40,13 @@ struct control {
     struct dns *dns;
     struct http_server *admin;
     struct usage_table usage;
-    struct snapshot *snapshot;  /* newest published; one reference */
-    uint64_t *adopted;          /* by worker: version */
-    uint64_t adopted_all;       /* every worker has it */
-    struct map endpoints;       /* cluster key -> digest text of what the workers were last told */
+    struct snapshot *snapshot; /* newest published; one reference */
+    uint64_t *adopted;         /* by worker: version */
+    uint64_t adopted_all;      /* every worker has it */
+    struct map endpoints;      /* cluster key -> digest text of what the workers were last told */
     struct open_listener *listeners;
     size_t listener_count;
-    struct map logged;          /* object title -> last logged problem, so that each is said once */
+    struct map logged; /* object title -> last logged problem, so that each is said once */
     struct loop_task publish;
     uv_signal_t term, interrupt, hup;
     struct loop_timer drain_timer, second;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See delivery.h. One delivery_work is one attempt for one text of one object; a newer text cancels it (its late answers
- * find ticket numbers that are nobody's any more). What must never happen: a candidate that reaches traffic before every
- * step went well, or a late old answer that overwrites a newer one.
+ * See delivery.h. One delivery_work is one attempt for one text of one object; a newer text cancels it (its late
+ * answers find ticket numbers that are nobody's any more). What must never happen: a candidate that reaches traffic
+ * before every step went well, or a late old answer that overwrites a newer one.
  */
 #include "control/delivery.h"
 
@@ -30,7 +30,7 @@ struct delivery_work {
     uv_work_t uv;
     char *error, *error_reason;
     char *warning;
-    bool busy;     /* the thread pool has it */
+    bool busy; /* the thread pool has it */
     bool cancelled;
 };
 
@@ -43,8 +43,8 @@ struct delivery {
     struct list retired; /* struct retired */
     uint64_t random;
 };
-/* A generation that no new snapshot names. Workers hear of it once all of them have adopted such a snapshot: until then a stream may
- * still begin with it. */
+/* A generation that no new snapshot names. Workers hear of it once all of them have adopted such a snapshot: until then
+ * a stream may still begin with it. */
 struct retired {
     struct list node;
     struct plugin *plugin;
@@ -54,18 +54,20 @@ struct retry {
     struct list node;
     struct delivery *owner;
     struct loop_timer timer;
-    char *key;               /* of the item */
-    struct plugin *plugin;   /* a VM of this one for `worker`; NULL: start the delivery again */
+    char *key;             /* of the item */
+    struct plugin *plugin; /* a VM of this one for `worker`; NULL: start the delivery again */
     unsigned worker;
 };
 
-static void work_fail(struct delivery_work *w, const char *reason, enum plugin_absence absence, bool again, const char *fmt, ...) PRINTF_LIKE(5, 6);
+static void work_fail(struct delivery_work *w, const char *reason, enum plugin_absence absence, bool again,
+                      const char *fmt, ...) PRINTF_LIKE(5, 6);
 static void work_fetched(void *arg, struct fetch_result *result);
 static void work_prepare(struct delivery_work *w);
 static void work_compile(struct delivery_work *w);
 static void work_build(struct delivery_work *w);
 static void item_start(struct delivery *d, struct delivery_item *item);
-static void retry_later(struct delivery *d, const struct delivery_item *item, struct plugin *plugin, unsigned worker, uint64_t ms);
+static void retry_later(struct delivery *d, const struct delivery_item *item, struct plugin *plugin, unsigned worker,
+                        uint64_t ms);
 
 const char *delivery_stage_name(enum delivery_stage s)
 {
@@ -96,7 +98,8 @@ struct delivery *delivery_new(const struct delivery_options *options)
 
 /* ---- items ---- */
 
-/* What must be equal for a VM to go on as it is. Phase, priority, selector and match are the chain's business, not the VM's. */
+/* What must be equal for a VM to go on as it is. Phase, priority, selector and match are the chain's business, not the
+ * VM's. */
 static void resource_key(const struct resource *r, char out[65])
 {
     const struct wasm_plugin *p = &r->u.wasm_plugin;
@@ -108,7 +111,8 @@ static void resource_key(const struct resource *r, char out[65])
     strbuf_printf(&b, "%zu\n", p->config_bytes);
     strbuf_add(&b, str_span(p->config, p->config_bytes));
     for (size_t i = 0; i < p->env_count; i++)
-        strbuf_printf(&b, "\n%s=%s %d", p->env[i].name, p->env[i].value != NULL ? p->env[i].value : "", p->env[i].from_host);
+        strbuf_printf(&b, "\n%s=%s %d", p->env[i].name, p->env[i].value != NULL ? p->env[i].value : "",
+                      p->env[i].from_host);
     sha256_hex(strbuf_str(&b), out);
     strbuf_free(&b);
 }
@@ -239,16 +243,15 @@ static void item_follow(struct delivery *d, const struct store_object *o)
 
 void delivery_update(struct delivery *d, const struct store *store)
 {
-    MAP_EACH(e, &d->items)
-    ((struct delivery_item *)e->value)->seen = false;
+    MAP_EACH (e, &d->items)
+        ((struct delivery_item *)e->value)->seen = false;
     STORE_EACH(o, store, KIND_WASM_PLUGIN) item_follow(d, o);
     STORE_EACH(o, store, KIND_TRAFFIC_EXTENSION) item_follow(d, o);
     struct map gone = {0};
-    MAP_EACH(e, &d->items)
-    if (!((struct delivery_item *)e->value)->seen)
-        map_set(&gone, e->key, e->value);
-    MAP_EACH(e, &gone)
-    {
+    MAP_EACH (e, &d->items)
+        if (!((struct delivery_item *)e->value)->seen)
+            map_set(&gone, e->key, e->value);
+    MAP_EACH (e, &gone) {
         struct delivery_item *item = map_remove(&d->items, e->key);
         log_line(LOG_INFO, "plugin %s removed", item->title);
         /* Workers keep the VM until their last stream with it has ended. */
@@ -281,8 +284,7 @@ static struct file_stamp stamp_of(const char *url)
 
 void delivery_check_files(struct delivery *d)
 {
-    MAP_EACH(e, &d->items)
-    {
+    MAP_EACH (e, &d->items) {
         struct delivery_item *item = e->value;
         if (item->work != NULL || item->resource->u.wasm_plugin.scheme != URL_FILE)
             continue;
@@ -328,7 +330,8 @@ static uint64_t jitter(struct delivery *d, uint64_t ms)
     return ms / 2 + (d->random >> 33) % (ms / 2 + 1);
 }
 
-static void work_fail(struct delivery_work *w, const char *reason, enum plugin_absence absence, bool again, const char *fmt, ...)
+static void work_fail(struct delivery_work *w, const char *reason, enum plugin_absence absence, bool again,
+                      const char *fmt, ...)
 {
     struct delivery *d = w->owner;
     struct delivery_item *item = w->item;
@@ -574,8 +577,7 @@ static void item_go_live(struct delivery *d, struct delivery_item *item, struct 
 
 static struct delivery_item *item_of_ticket(struct delivery *d, uint64_t ticket)
 {
-    MAP_EACH(e, &d->items)
-    {
+    MAP_EACH (e, &d->items) {
         struct delivery_item *item = e->value;
         if (item->work != NULL && item->work->ticket == ticket)
             return item;
@@ -585,8 +587,7 @@ static struct delivery_item *item_of_ticket(struct delivery *d, uint64_t ticket)
 
 static void replacement_built(struct delivery *d, struct build_job *job)
 {
-    MAP_EACH(e, &d->items)
-    {
+    MAP_EACH (e, &d->items) {
         struct delivery_item *item = e->value;
         if (item->live == NULL || item->live->generation != job->plugin->generation)
             continue;
@@ -597,8 +598,8 @@ static void replacement_built(struct delivery *d, struct build_job *job)
                      (unsigned long long)job->plugin->generation);
             notify(d);
         } else {
-            log_line(LOG_ERROR, "plugin %s: a replacement VM for worker %u did not start: %s", item->title, job->first_worker,
-                     job->error != NULL ? job->error : "unknown");
+            log_line(LOG_ERROR, "plugin %s: a replacement VM for worker %u did not start: %s", item->title,
+                     job->first_worker, job->error != NULL ? job->error : "unknown");
             retry_later(d, item, job->plugin, job->first_worker, jitter(d, 2000));
         }
         return;
@@ -614,9 +615,11 @@ void delivery_built(struct delivery *d, struct build_job *job)
     else if (item != NULL && job->result == BUILD_OK)
         item_go_live(d, item, job);
     else if (item != NULL) {
-        static const char *const reasons[] = {
-            [BUILD_BAD_CODE] = "LinkFailed", [BUILD_START_FAILED] = "StartFailed", [BUILD_CONFIGURE_FAILED] = "ConfigureFailed"};
-        work_fail(item->work, reasons[job->result], PLUGIN_START_FAILED, false, "%s", job->error != NULL ? job->error : "unknown");
+        static const char *const reasons[] = {[BUILD_BAD_CODE] = "LinkFailed",
+                                              [BUILD_START_FAILED] = "StartFailed",
+                                              [BUILD_CONFIGURE_FAILED] = "ConfigureFailed"};
+        work_fail(item->work, reasons[job->result], PLUGIN_START_FAILED, false, "%s",
+                  job->error != NULL ? job->error : "unknown");
     }
     build_job_free(job);
 }
@@ -625,14 +628,12 @@ void delivery_built(struct delivery *d, struct build_job *job)
 
 void delivery_published(struct delivery *d, uint64_t version)
 {
-    MAP_EACH(e, &d->items)
-    {
+    MAP_EACH (e, &d->items) {
         struct delivery_item *item = e->value;
         if (item->stage == DELIVERY_ADOPT && item->adopt_version == 0)
             item->adopt_version = version;
     }
-    LIST_EACH(n, &d->retired)
-    {
+    LIST_EACH (n, &d->retired) {
         struct retired *r = LIST_ENTRY(n, struct retired, node);
         if (r->version == 0)
             r->version = version;
@@ -641,31 +642,30 @@ void delivery_published(struct delivery *d, uint64_t version)
 
 void delivery_adopted(struct delivery *d, uint64_t version)
 {
-    LIST_EACH(n, &d->retired)
-    {
+    LIST_EACH (n, &d->retired) {
         struct retired *r = LIST_ENTRY(n, struct retired, node);
         if (r->version != 0 && r->version <= version)
             retired_tell(d, r);
     }
-    MAP_EACH(e, &d->items)
-    {
+    MAP_EACH (e, &d->items) {
         struct delivery_item *item = e->value;
         if (item->stage != DELIVERY_ADOPT || item->adopt_version == 0 || item->adopt_version > version)
             continue;
         item->stage = DELIVERY_PROGRAMMED;
         item->took_ms = loop_now(d->o.loop) - item->changed_ms;
         static const char *const phases[] = {"none", "AUTHN", "AUTHZ", "STATS"};
-        log_line(LOG_INFO, "plugin %s active: phase %s, sha256 %s, ABI %s, %u workers, generation %llu, %llu ms after the change",
-                 item->title, phases[item->resource->u.wasm_plugin.phase], item->live->sha256, abi_version_name(item->live->abi),
-                 d->o.worker_count, (unsigned long long)item->live->generation, (unsigned long long)item->took_ms);
+        log_line(LOG_INFO,
+                 "plugin %s active: phase %s, sha256 %s, ABI %s, %u workers, generation %llu, %llu ms after the change",
+                 item->title, phases[item->resource->u.wasm_plugin.phase], item->live->sha256,
+                 abi_version_name(item->live->abi), d->o.worker_count, (unsigned long long)item->live->generation,
+                 (unsigned long long)item->took_ms);
         notify(d);
     }
 }
 
 bool delivery_settled(const struct delivery *d)
 {
-    MAP_EACH(e, &d->items)
-    {
+    MAP_EACH (e, &d->items) {
         const struct delivery_item *item = e->value;
         if (item->stage != DELIVERY_PROGRAMMED && item->stage != DELIVERY_FAILED)
             return false;
@@ -708,7 +708,8 @@ static void on_retry(struct loop_timer *timer)
     loop_timer_close(&r->timer, retry_closed);
 }
 
-static void retry_later(struct delivery *d, const struct delivery_item *item, struct plugin *plugin, unsigned worker, uint64_t ms)
+static void retry_later(struct delivery *d, const struct delivery_item *item, struct plugin *plugin, unsigned worker,
+                        uint64_t ms)
 {
     struct retry *r = mem_zalloc(sizeof *r);
     struct strbuf key = {0};
@@ -726,8 +727,7 @@ static void retry_later(struct delivery *d, const struct delivery_item *item, st
 
 void delivery_vm_lost(struct delivery *d, const struct mail_from_worker *mail)
 {
-    MAP_EACH(e, &d->items)
-    {
+    MAP_EACH (e, &d->items) {
         struct delivery_item *item = e->value;
         if (item->live == NULL || item->live->generation != mail->generation)
             continue;
@@ -748,16 +748,16 @@ void delivery_vm_lost(struct delivery *d, const struct mail_from_worker *mail)
 
 void delivery_free(struct delivery *d)
 {
-    MAP_EACH(e, &d->items)
-    item_free(d, e->value);
+    MAP_EACH (e, &d->items)
+        item_free(d, e->value);
     map_free(&d->items);
-    LIST_EACH(n, &d->retries)
-    {
+    LIST_EACH (n, &d->retries) {
         struct retry *r = LIST_ENTRY(n, struct retry, node);
         list_remove(n);
         loop_timer_close(&r->timer, retry_closed);
     }
-    LIST_EACH(n, &d->retired) retired_tell(d, LIST_ENTRY(n, struct retired, node));
+    LIST_EACH (n, &d->retired)
+        retired_tell(d, LIST_ENTRY(n, struct retired, node));
     loop_task_cancel(&d->notify);
     mem_free(d);
 }

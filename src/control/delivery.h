@@ -2,10 +2,12 @@
  *
  * Plugin delivery: from a WasmPlugin's newest good text to a VM on every worker.
  *
- *   fetch -> verify -> compile (child) -> build and configure a VM for each worker (builder) -> hand over -> adopted by every worker -> Programmed
+ *   fetch -> verify -> compile (child) -> build and configure a VM for each worker (builder) -> hand over -> adopted by
+ * every worker -> Programmed
  *
- * Each object walks alone: a slow or broken one delays no other. While a new version is on its way, or when it fails, the last one that worked goes on serving; with none, the
- * fail strategy answers. A newer text always wins over an older one that is still on its way.
+ * Each object walks alone: a slow or broken one delays no other. While a new version is on its way, or when it fails,
+ * the last one that worked goes on serving; with none, the fail strategy answers. A newer text always wins over an
+ * older one that is still on its way.
  */
 #ifndef WEIR_CONTROL_DELIVERY_H
 #define WEIR_CONTROL_DELIVERY_H
@@ -39,19 +41,24 @@ struct delivery_item {
     struct resource *resource; /* newest good text that is being delivered; one reference */
     char want_key[65];         /* what makes a new generation: module, configuration, environment, limits, ... */
     char live_key[65];
-    struct plugin *live;       /* generation in use; NULL: never was one */
+    struct plugin *live; /* generation in use; NULL: never was one */
     enum delivery_stage stage;
     enum plugin_absence absence; /* while live is NULL */
-    char *reason;              /* CamelCase word of the newest failure; NULL */
-    char *message;             /* text of it; NULL */
-    char wasm_sha256[65];      /* of the newest fetched bytes */
-    uint64_t changed_ms;       /* loop time when the newest text came */
-    uint64_t took_ms;          /* from then until Programmed */
-    uint64_t adopt_version;    /* snapshot that carries live */
+    char *reason;                /* CamelCase word of the newest failure; NULL */
+    char *message;               /* text of it; NULL */
+    char wasm_sha256[65];        /* of the newest fetched bytes */
+    uint64_t changed_ms;         /* loop time when the newest text came */
+    uint64_t took_ms;            /* from then until Programmed */
+    uint64_t adopt_version;      /* snapshot that carries live */
     unsigned swaps, failures;
-    struct { char *state; char *reason; uint64_t since_ms; unsigned losses; } *workers; /* by worker: "live", "restarting", "quarantined" */
+    struct {
+        char *state;
+        char *reason;
+        uint64_t since_ms;
+        unsigned losses;
+    } * workers; /* by worker: "live", "restarting", "quarantined" */
     bool seen;
-    struct file_stamp file;      /* of a file:// module when it was last fetched */
+    struct file_stamp file;     /* of a file:// module when it was last fetched */
     struct delivery_work *work; /* candidate on its way; NULL */
 };
 
@@ -71,10 +78,11 @@ struct delivery_options {
     void *arg;
 };
 struct delivery *delivery_new(const struct delivery_options *options);
-/* Follows the store: starts what is new or changed, drops what is gone. in_use says whether any chain wants the object (a plugin that applies to nothing is
- * still delivered, so that its status tells the truth). */
+/* Follows the store: starts what is new or changed, drops what is gone. in_use says whether any chain wants the object
+ * (a plugin that applies to nothing is still delivered, so that its status tells the truth). */
 void delivery_update(struct delivery *d, const struct store *store);
-/* Fetches file:// modules again whose file has changed: a filter that was just rebuilt goes live by itself. To be called now and then. */
+/* Fetches file:// modules again whose file has changed: a filter that was just rebuilt goes live by itself. To be
+ * called now and then. */
 void delivery_check_files(struct delivery *d);
 const struct delivery_item *delivery_find(const struct delivery *d, enum kind kind, const char *ns, const char *name);
 struct map *delivery_items(struct delivery *d);

@@ -101,7 +101,8 @@ static void on_answer(void *arg, const struct resolve_answer *answer)
     } else {
         h->error = mem_strdup(answer->error != NULL ? answer->error : "no address");
         if (h->failures++ == 0)
-            log_line(LOG_WARN, "DNS: %s: %s%s", h->name, h->error, h->count > 0 ? " (its last addresses stay in use)" : "");
+            log_line(LOG_WARN, "DNS: %s: %s%s", h->name, h->error,
+                     h->count > 0 ? " (its last addresses stay in use)" : "");
         again = (uint64_t)RETRY_FIRST_MS << (h->failures < 6 ? h->failures - 1 : 5);
         again = again < RETRY_MAX_MS ? again : RETRY_MAX_MS;
     }
@@ -129,13 +130,13 @@ static void host_forget(struct host *h)
 void dns_want(struct dns *d, const struct map *hosts)
 {
     struct map gone = {0};
-    MAP_EACH(e, &d->hosts)
-    if (map_get(hosts, e->key) == NULL)
-        map_set(&gone, e->key, e->value);
-    MAP_EACH(e, &gone) host_forget(map_remove(&d->hosts, e->key));
+    MAP_EACH (e, &d->hosts)
+        if (map_get(hosts, e->key) == NULL)
+            map_set(&gone, e->key, e->value);
+    MAP_EACH (e, &gone)
+        host_forget(map_remove(&d->hosts, e->key));
     map_free(&gone);
-    MAP_EACH(e, hosts)
-    {
+    MAP_EACH (e, hosts) {
         if (map_get(&d->hosts, e->key) != NULL)
             continue;
         struct host *h = mem_zalloc(sizeof *h);
@@ -162,7 +163,8 @@ const char *dns_error(const struct dns *d, const char *host)
 
 void dns_free(struct dns *d)
 {
-    MAP_EACH(e, &d->hosts) host_forget(e->value);
+    MAP_EACH (e, &d->hosts)
+        host_forget(e->value);
     map_free(&d->hosts);
     if (d->resolver != NULL)
         resolver_free(d->resolver);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Keeps the addresses of DNS hosts fresh: each host is asked again when its smallest TTL ends (between 1 s and 5 min); a failed answer keeps the
- * addresses it last had and is asked again with back-off.
+ * Keeps the addresses of DNS hosts fresh: each host is asked again when its smallest TTL ends (between 1 s and 5 min);
+ * a failed answer keeps the addresses it last had and is asked again with back-off.
  */
 #ifndef WEIR_CONTROL_DNS_H
 #define WEIR_CONTROL_DNS_H

@@ -81,8 +81,8 @@ static void file_done(uv_work_t *work, int status)
 
 /* ---- http ---- */
 
-/* Link-local addresses and the cloud's metadata services are never a place modules come from: a url from somebody who may write
- * WasmPlugins must not read the machine's credentials. */
+/* Link-local addresses and the cloud's metadata services are never a place modules come from: a url from somebody who
+ * may write WasmPlugins must not read the machine's credentials. */
 static bool address_is_guarded(const struct sockaddr *sa)
 {
     if (sa->sa_family == AF_INET) {
@@ -156,7 +156,8 @@ static void http_finish(struct fetch *f, CURLcode code)
 static void multi_harvest(struct fetcher *fr)
 {
     int left = 0;
-    for (CURLMsg *msg = curl_multi_info_read(fr->multi, &left); msg != NULL; msg = curl_multi_info_read(fr->multi, &left)) {
+    for (CURLMsg *msg = curl_multi_info_read(fr->multi, &left); msg != NULL;
+         msg = curl_multi_info_read(fr->multi, &left)) {
         if (msg->msg != CURLMSG_DONE)
             continue;
         void *f = NULL;
@@ -204,7 +205,8 @@ static int on_socket_interest(CURL *easy, curl_socket_t fd, int what, void *arg,
         w->poll.data = w;
         curl_multi_assign(fr->multi, fd, w);
     }
-    uv_poll_start(&w->poll, (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0), on_socket_event);
+    uv_poll_start(&w->poll, (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0),
+                  on_socket_event);
     return 0;
 }
 
@@ -271,7 +273,8 @@ struct fetcher *fetcher_new(struct loop *loop)
     return fr;
 }
 
-struct fetch *fetch_start(struct fetcher *fr, const char *url, void (*done)(void *arg, struct fetch_result *result), void *arg)
+struct fetch *fetch_start(struct fetcher *fr, const char *url, void (*done)(void *arg, struct fetch_result *result),
+                          void *arg)
 {
     struct fetch *f = mem_zalloc(sizeof *f);
     f->owner = fr;
@@ -303,7 +306,8 @@ static void timeout_closed(struct loop_timer *timer) { mem_free(CONTAINER_OF(tim
 
 void fetcher_free(struct fetcher *fr)
 {
-    LIST_EACH(n, &fr->fetches) fetch_cancel(LIST_ENTRY(n, struct fetch, node));
+    LIST_EACH (n, &fr->fetches)
+        fetch_cancel(LIST_ENTRY(n, struct fetch, node));
     /* File reads still in the thread pool end in file_done, which takes them off the list: run until then. */
     while (!list_is_empty(&fr->fetches))
         uv_run(&fr->loop->uv, UV_RUN_ONCE);

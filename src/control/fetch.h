@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Gets the bytes of a module: from a file, or by http(s) with libcurl on the control loop. Unwraps nothing: what comes is what there is. Bounded in size and
- * time; only http and https, also on redirects; the address guard looks at every address about to be connected to (every hop, whatever DNS says).
+ * Gets the bytes of a module: from a file, or by http(s) with libcurl on the control loop. Unwraps nothing: what comes
+ * is what there is. Bounded in size and time; only http and https, also on redirects; the address guard looks at every
+ * address about to be connected to (every hop, whatever DNS says).
  */
 #ifndef WEIR_CONTROL_FETCH_H
 #define WEIR_CONTROL_FETCH_H
@@ -20,7 +21,8 @@ struct fetch_result {
 };
 struct fetcher *fetcher_new(struct loop *loop);
 /* url: file://, http:// or https://. done runs once, later, on the loop. */
-struct fetch *fetch_start(struct fetcher *f, const char *url, void (*done)(void *arg, struct fetch_result *result), void *arg);
+struct fetch *fetch_start(struct fetcher *f, const char *url, void (*done)(void *arg, struct fetch_result *result),
+                          void *arg);
 /* done will not run. */
 void fetch_cancel(struct fetch *f);
 void fetcher_free(struct fetcher *f);

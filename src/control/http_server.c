@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See http_server.h. One exchange at a time on a connection: the handler answers synchronously as soon as the request is
- * whole.
+ * See http_server.h. One exchange at a time on a connection: the handler answers synchronously as soon as the request
+ * is whole.
  */
 #include "control/http_server.h"
 
@@ -74,7 +74,8 @@ static void add_lines(struct headers *h, struct str lines)
         struct str line = str_split(&rest, '\n');
         ptrdiff_t colon = str_find(line, ':');
         if (colon > 0)
-            (void)!(headers_add(h, str_upto(line, (size_t)colon), str_trim(str_from(line, (size_t)colon + 1))) == HEADERS_OK);
+            (void)!(headers_add(h, str_upto(line, (size_t)colon), str_trim(str_from(line, (size_t)colon + 1))) ==
+                    HEADERS_OK);
     }
 }
 
@@ -337,6 +338,7 @@ static void listener_closed(struct listener *l)
 void http_server_free(struct http_server *s)
 {
     s->closing = true;
-    LIST_EACH(n, &s->clients) client_close(LIST_ENTRY(n, struct client, node));
+    LIST_EACH (n, &s->clients)
+        client_close(LIST_ENTRY(n, struct client, node));
     listener_close(&s->listener, listener_closed);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A small HTTP/1.1 server on a loop, over the same codec as the proxy: whole requests in, whole responses out. For the admin paths (and the echo
- * upstream), not for traffic. Bounded: connections, head, body, and the time a client may take.
+ * A small HTTP/1.1 server on a loop, over the same codec as the proxy: whole requests in, whole responses out. For the
+ * admin paths (and the echo upstream), not for traffic. Bounded: connections, head, body, and the time a client may
+ * take.
  */
 #ifndef WEIR_CONTROL_HTTP_SERVER_H
 #define WEIR_CONTROL_HTTP_SERVER_H

@@ -139,7 +139,8 @@ struct module_cache *module_cache_open(const char *dir, const char *fingerprint,
         return NULL;
     }
     if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077) != 0) {
-        *error = mem_printf("the cache directory %s must be a directory of this user with mode 0700: it holds native code", dir);
+        *error = mem_printf(
+            "the cache directory %s must be a directory of this user with mode 0700: it holds native code", dir);
         return NULL;
     }
     struct module_cache *c = mem_zalloc(sizeof *c);
@@ -226,15 +227,18 @@ static bool sync_path(const char *path, int flags)
     return ok;
 }
 
-char *module_cache_seal(struct module_cache *c, const char *wasm_sha256, const char *tier, const char *made, char **error)
+char *module_cache_seal(struct module_cache *c, const char *wasm_sha256, const char *tier, const char *made,
+                        char **error)
 {
     char name[65];
     key_name(c, wasm_sha256, tier, name);
-    char *code = path_of(c, name, ".cwasm"), *mac = path_of(c, name, ".mac"), *mac_made = module_cache_temporary(c, ".mac");
+    char *code = path_of(c, name, ".cwasm"), *mac = path_of(c, name, ".mac"),
+         *mac_made = module_cache_temporary(c, ".mac");
     unsigned char have[MAC_BYTES];
     /* The code first, then its authentication code: a crash between the two leaves a file that is not believed. */
-    bool ok = sync_path(made, O_RDONLY) && mac_of_file(c, name, made, have) && write_file(mac_made, have, sizeof have) &&
-              rename(made, code) == 0 && rename(mac_made, mac) == 0 && sync_path(c->dir, O_RDONLY | O_DIRECTORY);
+    bool ok = sync_path(made, O_RDONLY) && mac_of_file(c, name, made, have) &&
+              write_file(mac_made, have, sizeof have) && rename(made, code) == 0 && rename(mac_made, mac) == 0 &&
+              sync_path(c->dir, O_RDONLY | O_DIRECTORY);
     if (!ok) {
         *error = mem_printf("cannot store compiled code in %s: %s", c->dir, strerror(errno));
         unlink(made);

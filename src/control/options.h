@@ -13,14 +13,14 @@ struct control_options {
     size_t path_count;
     struct identity identity;
     struct addr admin;
-    bool has_admin;          /* false: no admin server (--admin off) */
-    bool admin_any_address;  /* a non-loopback admin address was asked for explicitly */
+    bool has_admin;         /* false: no admin server (--admin off) */
+    bool admin_any_address; /* a non-loopback admin address was asked for explicitly */
     unsigned workers;
     const char *cache_dir;
     uint32_t drain_time_ms;
-    bool show_plugin_config; /* /config shows pluginConfig */
-    const char *program;     /* path of this executable, for the compiler child */
-    const char *dns_servers; /* NULL: the system's */
+    bool show_plugin_config;   /* /config shows pluginConfig */
+    const char *program;       /* path of this executable, for the compiler child */
+    const char *dns_servers;   /* NULL: the system's */
     uint32_t compile_delay_ms; /* for tests: the compiler child waits this long first (WEIR_TEST_COMPILE_DELAY_MS) */
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See source_dir.h. A scan compares (device, inode, size, mtime, ctime) of every file with last time and reads only what differs;
- * what it never does is hand half a scan to the store.
+ * See source_dir.h. A scan compares (device, inode, size, mtime, ctime) of every file with last time and reads only
+ * what differs; what it never does is hand half a scan to the store.
  */
 #include "control/source_dir.h"
 
@@ -96,8 +96,7 @@ char *file_read_all(const char *path, size_t max, size_t *n, char **error)
 static bool is_resource_name(const char *name)
 {
     struct str s = str_of(name);
-    return name[0] != '.' &&
-           (str_ends(s, STR(".yaml")) || str_ends(s, STR(".yml")) || str_ends(s, STR(".json")));
+    return name[0] != '.' && (str_ends(s, STR(".yaml")) || str_ends(s, STR(".yml")) || str_ends(s, STR(".json")));
 }
 
 static void on_event(uv_fs_event_t *event, const char *name, int events, int status)
@@ -137,7 +136,9 @@ static void watch_directory(struct source_dir *d, const char *path)
 static void watch_parent(struct source_dir *d, const char *path)
 {
     const char *slash = strrchr(path, '/');
-    char *parent = slash == NULL ? mem_strdup(".") : slash == path ? mem_strdup("/") : mem_strndup(path, (size_t)(slash - path));
+    char *parent = slash == NULL   ? mem_strdup(".")
+                   : slash == path ? mem_strdup("/")
+                                   : mem_strndup(path, (size_t)(slash - path));
     watch_directory(d, parent);
     mem_free(parent);
 }
@@ -203,11 +204,10 @@ static void scan_directory(struct source_dir *d, const char *path)
 static void forget_absent(struct source_dir *d)
 {
     struct map gone = {0};
-    MAP_EACH(e, &d->seen)
-    if (!((struct seen_file *)e->value)->present)
-        map_set(&gone, e->key, e->value);
-    MAP_EACH(e, &gone)
-    {
+    MAP_EACH (e, &d->seen)
+        if (!((struct seen_file *)e->value)->present)
+            map_set(&gone, e->key, e->value);
+    MAP_EACH (e, &gone) {
         char *path = str_dup(e->key);
         store_file_remove(d->store, path);
         mem_free(map_remove(&d->seen, e->key));
@@ -218,8 +218,8 @@ static void forget_absent(struct source_dir *d)
 
 bool source_dir_scan(struct source_dir *d)
 {
-    MAP_EACH(e, &d->seen)
-    ((struct seen_file *)e->value)->present = false;
+    MAP_EACH (e, &d->seen)
+        ((struct seen_file *)e->value)->present = false;
     for (size_t i = 0; i < d->path_count; i++) {
         struct stat st;
         if (stat(d->paths[i], &st) == 0 && S_ISDIR(st.st_mode)) {
@@ -286,13 +286,12 @@ static void settle_closed(struct loop_timer *timer)
 
 void source_dir_free(struct source_dir *d)
 {
-    MAP_EACH(e, &d->watches)
-    {
+    MAP_EACH (e, &d->watches) {
         struct watch *w = e->value;
         uv_close((uv_handle_t *)&w->event, watch_closed);
     }
-    MAP_EACH(e, &d->seen)
-    mem_free(e->value);
+    MAP_EACH (e, &d->seen)
+        mem_free(e->value);
     map_free(&d->watches);
     map_free(&d->seen);
     for (size_t i = 0; i < d->path_count; i++)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Resources from files and directories: reads them at start and whenever they change, by atomic rename, edit in place or a ConfigMap's symlink swap.
- * inotify tells when to look; looking is a scan of names, inodes and times, so that nothing depends on which event came. A slow periodic scan covers
- * file systems that send no events.
+ * Resources from files and directories: reads them at start and whenever they change, by atomic rename, edit in place
+ * or a ConfigMap's symlink swap. inotify tells when to look; looking is a scan of names, inodes and times, so that
+ * nothing depends on which event came. A slow periodic scan covers file systems that send no events.
  */
 #ifndef WEIR_CONTROL_SOURCE_DIR_H
 #define WEIR_CONTROL_SOURCE_DIR_H
@@ -11,15 +11,16 @@
 #include "io/loop.h"
 
 struct source_dir;
-/* paths as given on the command line; a missing one is an error of that path, and is looked for again. changed runs after a scan that touched the store
- * (store_settle has been called), never before source_dir_new returns. */
+/* paths as given on the command line; a missing one is an error of that path, and is looked for again. changed runs
+ * after a scan that touched the store (store_settle has been called), never before source_dir_new returns. */
 struct source_dir *source_dir_new(struct loop *loop, struct store *store, const char *const *paths, size_t count,
                                   const char *default_ns, void (*changed)(void *arg), void *arg);
 /* Looks now; true when the store changed. */
 bool source_dir_scan(struct source_dir *d);
 void source_dir_free(struct source_dir *d);
 
-/* Whole regular file, at most max bytes; NULL and *error (mem_free) otherwise. Opens non-blocking, so that a FIFO cannot hang us. */
+/* Whole regular file, at most max bytes; NULL and *error (mem_free) otherwise. Opens non-blocking, so that a FIFO
+ * cannot hang us. */
 char *file_read_all(const char *path, size_t max, size_t *n, char **error);
 
 #endif

@@ -70,8 +70,9 @@ static void write_item(const struct control *c, const struct delivery_item *item
     add_field(b, "failStrategy", fail_name(p->fail));
     add_field(b, "sha256", item->live != NULL ? item->live->sha256 : NULL);
     add_field(b, "abi", item->live != NULL ? abi_version_name(item->live->abi) : NULL);
-    strbuf_printf(b, ",\"generation\":%llu,\"swaps\":%u,\"activatedInMs\":%llu", item->live != NULL ? (unsigned long long)item->live->generation : 0ull,
-                  item->swaps, (unsigned long long)item->took_ms);
+    strbuf_printf(b, ",\"generation\":%llu,\"swaps\":%u,\"activatedInMs\":%llu",
+                  item->live != NULL ? (unsigned long long)item->live->generation : 0ull, item->swaps,
+                  (unsigned long long)item->took_ms);
     strbuf_printf(b, ",\"appliesToTraffic\":%s", u != NULL && u->accepted ? "true" : "false");
     add_field(b, "appliesMessage", u != NULL ? u->message : NULL);
     write_workers(c, item, b);
@@ -80,10 +81,10 @@ static void write_item(const struct control *c, const struct delivery_item *item
 
 void status_write_plugins(struct control *c, struct strbuf *out)
 {
-    strbuf_printf(out, "{\"version\":%llu,\"plugins\":[", c->snapshot != NULL ? (unsigned long long)c->snapshot->version : 0ull);
+    strbuf_printf(out, "{\"version\":%llu,\"plugins\":[",
+                  c->snapshot != NULL ? (unsigned long long)c->snapshot->version : 0ull);
     bool first = true;
-    MAP_EACH(e, delivery_items(c->delivery))
-    {
+    MAP_EACH (e, delivery_items(c->delivery)) {
         if (!first)
             strbuf_addc(out, ',');
         first = false;
@@ -165,15 +166,15 @@ void status_write_config(struct control *c, struct strbuf *out)
 {
     struct diag files = {0};
     store_file_errors(&c->store, &files);
-    strbuf_printf(out, "{\"version\":%llu,\"adopted\":%llu,\"notInUse\":%zu", c->snapshot != NULL ? (unsigned long long)c->snapshot->version : 0ull,
+    strbuf_printf(out, "{\"version\":%llu,\"adopted\":%llu,\"notInUse\":%zu",
+                  c->snapshot != NULL ? (unsigned long long)c->snapshot->version : 0ull,
                   (unsigned long long)c->adopted_all, store_bad_count(&c->store));
     write_diag(out, "fileErrors", &files, DIAG_ERROR);
     diag_free(&files);
     write_listeners(c, out);
     strbuf_addz(out, ",\"objects\":[");
     bool first = true;
-    MAP_EACH(e, &c->store.objects)
-    {
+    MAP_EACH (e, &c->store.objects) {
         if (!first)
             strbuf_addc(out, ',');
         first = false;

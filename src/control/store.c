@@ -138,8 +138,8 @@ static bool settle_document(struct store *s, const struct store_file *f, const s
     if (o->seen) {
         diag_append(&now, &o->diag);
         if (strcmp(o->file, f->path) != 0 || o->line != d->line)
-            diag_add(&now, DIAG_ERROR, f->path, d->line, 1, d->title, "is already defined at %s:%u; this one is not used",
-                     o->file, o->line);
+            diag_add(&now, DIAG_ERROR, f->path, d->line, 1, d->title,
+                     "is already defined at %s:%u; this one is not used", o->file, o->line);
     } else {
         o->seen = true;
         diag_append(&now, &d->diag);
@@ -164,20 +164,18 @@ static bool settle_document(struct store *s, const struct store_file *f, const s
 bool store_settle(struct store *s)
 {
     bool changed = false;
-    MAP_EACH(e, &s->objects)
-    ((struct store_object *)e->value)->seen = false;
-    MAP_EACH(e, &s->files)
-    {
+    MAP_EACH (e, &s->objects)
+        ((struct store_object *)e->value)->seen = false;
+    MAP_EACH (e, &s->files) {
         const struct store_file *f = e->value;
         for (size_t i = 0; i < f->docs.count; i++)
             changed |= settle_document(s, f, &f->docs.list[i]);
     }
     struct map gone = {0};
-    MAP_EACH(e, &s->objects)
-    if (!((struct store_object *)e->value)->seen)
-        map_set(&gone, e->key, e->value);
-    MAP_EACH(e, &gone)
-    {
+    MAP_EACH (e, &s->objects)
+        if (!((struct store_object *)e->value)->seen)
+            map_set(&gone, e->key, e->value);
+    MAP_EACH (e, &gone) {
         object_free(map_remove(&s->objects, e->key));
         changed = true;
     }
@@ -198,8 +196,7 @@ const struct store_object *store_find(const struct store *s, enum kind kind, con
 
 void store_file_errors(const struct store *s, struct diag *out)
 {
-    MAP_EACH(e, &s->files)
-    {
+    MAP_EACH (e, &s->files) {
         const struct store_file *f = e->value;
         if (f->error != NULL)
             diag_add(out, DIAG_ERROR, f->path, 0, 0, NULL, "%s", f->error);
@@ -218,17 +215,17 @@ size_t store_bad_count(const struct store *s)
     store_file_errors(s, &files);
     size_t n = files.errors;
     diag_free(&files);
-    MAP_EACH(e, &s->objects)
-    n += ((struct store_object *)e->value)->diag.errors > 0;
+    MAP_EACH (e, &s->objects)
+        n += ((struct store_object *)e->value)->diag.errors > 0;
     return n;
 }
 
 void store_free(struct store *s)
 {
-    MAP_EACH(e, &s->objects)
-    object_free(e->value);
-    MAP_EACH(e, &s->files)
-    file_free(e->value);
+    MAP_EACH (e, &s->objects)
+        object_free(e->value);
+    MAP_EACH (e, &s->files)
+        file_free(e->value);
     map_free(&s->objects);
     map_free(&s->files);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The objects Weir knows, each at its newest good version. The unit of failure is the object: one that is bad keeps its last good version and carries its
- * errors; a file that does not parse keeps the objects it last gave. The store decides nothing else.
+ * The objects Weir knows, each at its newest good version. The unit of failure is the object: one that is bad keeps its
+ * last good version and carries its errors; a file that does not parse keeps the objects it last gave. The store
+ * decides nothing else.
  */
 #ifndef WEIR_CONTROL_STORE_H
 #define WEIR_CONTROL_STORE_H
@@ -12,13 +13,13 @@
 struct store_object {
     enum kind kind;
     char *ns, *name;
-    struct resource *good;   /* one reference; NULL: never was good */
-    struct diag diag;        /* of the newest text: errors (then `good` is older) and warnings */
-    char *file;              /* where the newest text stands */
+    struct resource *good; /* one reference; NULL: never was good */
+    struct diag diag;      /* of the newest text: errors (then `good` is older) and warnings */
+    char *file;            /* where the newest text stands */
     unsigned line;
-    uint64_t generation;     /* counts changes of meaning */
-    bool stale;              /* the newest text is bad: `good` is older */
-    bool seen;               /* mark of the scan going on */
+    uint64_t generation; /* counts changes of meaning */
+    bool stale;          /* the newest text is bad: `good` is older */
+    bool seen;           /* mark of the scan going on */
 };
 
 struct store {
@@ -27,7 +28,8 @@ struct store {
     uint64_t version;   /* goes up with every change of meaning or status */
 };
 
-/* The file's text as it is now; unreadable: text.p NULL and error says why. Does nothing when the bytes are those of last time. */
+/* The file's text as it is now; unreadable: text.p NULL and error says why. Does nothing when the bytes are those of
+ * last time. */
 void store_file_set(struct store *s, const char *path, struct str text, const char *error, const char *default_ns);
 void store_file_remove(struct store *s, const char *path);
 /* Applies what the files say now to the objects; true when something changed. */
@@ -38,9 +40,9 @@ void store_file_errors(const struct store *s, struct diag *out);
 size_t store_bad_count(const struct store *s);
 void store_free(struct store *s);
 
-#define STORE_EACH(obj, store, wanted_kind)                                                       \
-    MAP_EACH(obj##_entry, &(store)->objects)                                                      \
-    for (struct store_object *obj = obj##_entry->value; obj != NULL; obj = NULL)                  \
-        if (obj->kind == (wanted_kind) && obj->good != NULL)
+#define STORE_EACH(obj, store, wanted_kind)                                                                            \
+    MAP_EACH (obj##_entry, &(store)->objects)                                                                          \
+        for (struct store_object *obj = obj##_entry->value; obj != NULL; obj = NULL)                                   \
+            if (obj->kind == (wanted_kind) && obj->good != NULL)
 
 #endif

@@ -52,8 +52,7 @@ const struct usage *usage_find(const struct usage_table *t, enum kind kind, cons
 
 void usage_free(struct usage_table *t)
 {
-    MAP_EACH(e, &t->by_object)
-    {
+    MAP_EACH (e, &t->by_object) {
         struct usage *u = e->value;
         mem_free(u->reason);
         mem_free(u->message);

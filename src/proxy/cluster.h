@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Clusters of one worker: named sets of endpoints, each with a pool of connections. They live outside the snapshot: endpoints and DNS answers are
- * small messages, and every runtime uses the table as it is now. A cluster is known by its key:
+ * Clusters of one worker: named sets of endpoints, each with a pool of connections. They live outside the snapshot:
+ * endpoints and DNS answers are small messages, and every runtime uses the table as it is now. A cluster is known by
+ * its key:
  *      "<namespace>/<service>:<port>"            a Service
  *      "<namespace>/<entry>/<host>:<port>"       a ServiceEntry host
  * and by the names filters call it with (cluster_find).
@@ -18,15 +19,15 @@ struct endpoint_conf {
     uint32_t weight; /* at least 1 */
 };
 
-/* One endpoint of a cluster on this worker; it outlives its removal while connections or streams use it: whoever keeps a
- * pointer over a turn of the loop (a connection, a stream, a waiting request) holds a reference. */
+/* One endpoint of a cluster on this worker; it outlives its removal while connections or streams use it: whoever keeps
+ * a pointer over a turn of the loop (a connection, a stream, a waiting request) holds a reference. */
 struct endpoint {
     struct addr addr;
     uint32_t weight, active;
     uint32_t refs; /* its users', and one of the cluster's while it is listed: endpoint_ref, endpoint_unref */
     bool removed;  /* not in the cluster any more: nobody new may use it, idle connections are to be closed */
     char text[ADDR_TEXT_MAX];
-    struct list idle;    /* struct up: reusable connections, most recent first */
+    struct list idle; /* struct up: reusable connections, most recent first */
     struct list busy;
     uint32_t idle_count, conn_count;
     struct cluster *cluster;
@@ -39,7 +40,7 @@ struct cluster {
     struct cluster_table *table;
     struct endpoint **endpoints; /* those not removed */
     size_t count;
-    size_t next;        /* round robin while all weights are equal */
+    size_t next; /* round robin while all weights are equal */
     bool equal_weights;
     uint64_t chosen;
     uint32_t pending; /* streams waiting for a connection */
@@ -50,18 +51,20 @@ struct cluster {
 struct cluster_table {
     struct map by_key;
     struct map aliases; /* other names -> struct cluster */
-    /* The pool's: close the idle connections of e, which has just been removed (busy ones go when their exchange ends). Called from
-     * cluster_update while the cluster still holds its reference, so that e stays valid through the call. May be NULL. */
+    /* The pool's: close the idle connections of e, which has just been removed (busy ones go when their exchange ends).
+     * Called from cluster_update while the cluster still holds its reference, so that e stays valid through the call.
+     * May be NULL. */
     void (*on_endpoint_removed)(struct endpoint *e);
 };
 /* Creates it when it is new. Never NULL. A cluster is never freed before the table is. */
 struct cluster *cluster_get(struct cluster_table *t, struct str key);
 /* The new truth; endpoints that stay keep their connections. */
 void cluster_update(struct cluster *c, const struct endpoint_conf *endpoints, size_t count);
-/* Smooth weighted round robin; NULL when there is none. Skips `avoid` (an endpoint that just failed) when another is there. */
+/* Smooth weighted round robin; NULL when there is none. Skips `avoid` (an endpoint that just failed) when another is
+ * there. */
 struct endpoint *cluster_choose(struct cluster *c, const struct endpoint *avoid);
-/* A name a filter may call: key, host:port, Istio's "outbound|<port>|<subset>|<host>", "<service>.<namespace>.svc.cluster.local:<port>", ... as
- * registered by cluster_alias. NULL when unknown. */
+/* A name a filter may call: key, host:port, Istio's "outbound|<port>|<subset>|<host>",
+ * "<service>.<namespace>.svc.cluster.local:<port>", ... as registered by cluster_alias. NULL when unknown. */
 struct cluster *cluster_find(struct cluster_table *t, struct str name);
 /* A reference that keeps e. */
 void endpoint_ref(struct endpoint *e);
@@ -72,7 +75,8 @@ void cluster_clear_aliases(struct cluster_table *t);
 /* Every endpoint must be idle and without users. */
 void cluster_table_free(struct cluster_table *t);
 
-/* All names under which filters may call a cluster (for control, which sends them along): appends to a NUL-separated list. */
+/* All names under which filters may call a cluster (for control, which sends them along): appends to a NUL-separated
+ * list. */
 void cluster_names_of_service(const char *ns, const char *name, uint16_t port, struct strbuf *out);
 void cluster_names_of_host(const char *host, uint16_t port, struct strbuf *out);
 

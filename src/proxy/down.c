@@ -13,7 +13,7 @@
 enum {
     READS_PER_EVENT = 8,
     LINGER_BYTES = 16 * 1024 * 1024,
-    FRESH_DRAIN_MS = 1000, /* while draining, for the first request of a connection that was accepted before */
+    DRAIN_IDLE_MS = 1000, /* while draining: who was just served, or just came, may be about to send a request */
 };
 
 enum down_state {
@@ -168,9 +168,7 @@ static void lost(struct down *d)
 
 static uint64_t idle_deadline(const struct down *d)
 {
-    if (d->worker->draining)
-        return d->since + (d->requests > 0 ? 0 : FRESH_DRAIN_MS);
-    return d->since + d->idle_timeout;
+    return d->since + (d->worker->draining ? DRAIN_IDLE_MS : d->idle_timeout);
 }
 
 static void become_idle(struct down *d)
@@ -182,37 +180,6 @@ static void become_idle(struct down *d)
 }
 
 static bool is_idle(const struct down *d) { return d->state == DOWN_OPEN && d->stream == NULL && h1_is_idle(&d->h1); }
-
-/* ---- the timer ---- */
-
-static void on_timer(struct loop_timer *timer)
-{
-    struct down *d = CONTAINER_OF(timer, struct down, timer);
-    uint64_t now = loop_now(&d->worker->loop), at;
-    enum end_reason why = END_NONE;
-
-    d->timer_at = UINT64_MAX;
-    if (d->state == DOWN_LINGER)
-        at = d->since + d->linger_timeout;
-    else if (d->state == DOWN_CLOSING)
-        at = d->since + d->idle_timeout;
-    else if (d->stream != NULL)
-        at = stream_deadline(d->stream, &why);
-    else
-        at = idle_deadline(d);
-    if (at > now) {
-        if (at != UINT64_MAX)
-            arm(d, at);
-        return;
-    }
-    if (d->state == DOWN_OPEN && d->stream != NULL) {
-        stream_expire(d->stream, why);
-        if (d->stream != NULL)
-            arm(d, now + 1000); /* looks again: what it does now (a reply, say) has deadlines too */
-    } else {
-        close_now(d, d->state == DOWN_CLOSING);
-    }
-}
 
 /* ---- bytes ---- */
 
@@ -265,6 +232,15 @@ static void on_readable(struct conn *c)
     }
 }
 
+/* A request that lies in the socket already is still served. */
+static void close_idle(struct down *d)
+{
+    if (d->requests > 0 && is_idle(d))
+        on_readable(&d->conn);
+    if (is_idle(d) && d->in.n == 0 && d->conn.out.n == 0)
+        close_now(d, false);
+}
+
 static void flush(struct down *d)
 {
     size_t before = d->conn.out.n;
@@ -315,6 +291,39 @@ static void on_hangup(struct conn *c)
 
 static const struct conn_ops conn_ops = {
     .on_readable = on_readable, .on_writable = on_writable, .on_hangup = on_hangup};
+
+/* ---- the timer ---- */
+
+static void on_timer(struct loop_timer *timer)
+{
+    struct down *d = CONTAINER_OF(timer, struct down, timer);
+    uint64_t now = loop_now(&d->worker->loop), at;
+    enum end_reason why = END_NONE;
+
+    d->timer_at = UINT64_MAX;
+    if (d->state == DOWN_LINGER)
+        at = d->since + d->linger_timeout;
+    else if (d->state == DOWN_CLOSING)
+        at = d->since + d->idle_timeout;
+    else if (d->stream != NULL)
+        at = stream_deadline(d->stream, &why);
+    else
+        at = idle_deadline(d);
+    if (at > now) {
+        if (at != UINT64_MAX)
+            arm(d, at);
+        return;
+    }
+    if (d->state == DOWN_OPEN && d->stream != NULL) {
+        stream_expire(d->stream, why);
+        if (d->stream != NULL)
+            arm(d, now + 1000); /* looks again: what it does now (a reply, say) has deadlines too */
+    } else if (is_idle(d)) {
+        close_idle(d);
+    } else {
+        close_now(d, d->state == DOWN_CLOSING);
+    }
+}
 
 /* ---- the codec's owner ---- */
 
@@ -469,15 +478,6 @@ void down_accept(struct worker_listener *wl, int fd, const struct addr *peer)
 
 void down_forget_stream(struct down *d) { d->stream = NULL; }
 
-/* A request that lies in the socket already is still served. */
-static void close_idle(struct down *d)
-{
-    if (d->requests > 0 && is_idle(d))
-        on_readable(&d->conn);
-    if (is_idle(d) && d->in.n == 0 && d->conn.out.n == 0)
-        close_now(d, false);
-}
-
 void down_close_idle(struct worker *w, const struct worker_listener *wl)
 {
     LIST_EACH (node, &w->idle_conns) {
@@ -496,10 +496,10 @@ void down_drain_all(struct worker *w)
         d->h1.closing = true;
         if (!is_idle(d))
             continue;
-        if (d->requests > 0)
+        if (idle_deadline(d) <= loop_now(&w->loop))
             close_idle(d);
         else
-            arm(d, loop_now(&w->loop) + FRESH_DRAIN_MS);
+            arm(d, idle_deadline(d));
     }
 }
 

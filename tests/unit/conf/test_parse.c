@@ -203,6 +203,20 @@ static void test_alias_bombs(void **state)
     strbuf_free(&b);
 }
 
+/* Many keys take another way than few. */
+static void test_duplicate_among_many(void **state)
+{
+    (void)state;
+    struct strbuf b = {0};
+    strbuf_addz(&b, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n");
+    for (int i = 0; i < 1000; i++)
+        strbuf_printf(&b, "  k%d: v\n", i);
+    strbuf_addz(&b, "  k500: w\n");
+    char *text = strbuf_take(&b);
+    assert_messages(text, "f.yaml:1005:3: ConfigMap default/c: key \"k500\" already set in map\n");
+    mem_free(text);
+}
+
 static void test_digest(void **state)
 {
     (void)state;
@@ -245,6 +259,7 @@ int main(void)
         cmocka_unit_test(test_depth),
         cmocka_unit_test(test_alias_bombs),
         cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_duplicate_among_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -120,6 +120,7 @@ static void on_mail(void *arg, struct mail *mail)
     case MAIL_VM_LOST:
         f->lost++;
         f->quarantined = m->quarantined;
+ fprintf(stderr, "lost %u q %d in %llu\n", f->lost, m->quarantined, (unsigned long long)m->wanted_in_ms);
         snprintf(f->callback, sizeof f->callback, "%s", m->callback);
         snprintf(f->reason, sizeof f->reason, "%s", m->reason);
         if (f->replaces)
@@ -539,7 +540,7 @@ int main(void)
     };
 
     signal(SIGPIPE, SIG_IGN);
-    log_set_level(LOG_ERROR);
+    log_set_level(getenv("WEIR_TEST_LOG") != NULL ? LOG_TRACE : LOG_ERROR);
     engine = engine_new();
     guest_signals_save();
     int failed = cmocka_run_group_tests(tests, group_setup, group_teardown);

@@ -21,20 +21,27 @@
 static struct engine *engine;
 static struct chunk_pool *pool;
 
-/* Compiles tests/guests/NAME with the SDK beside it; defines: "-DA=b -DC", or NULL. C++ when the name says so. */
+/* Compiles tests/guests/NAME, with the SDK's library when its name begins with "sdk"; defines: "-DA=b -DC", or NULL. */
 static UNUSED struct strbuf guest_compile(const char *name, const char *defines)
 {
     char out[] = "/tmp/weir-test-guest-XXXXXX", command[2048];
+    const char *flags = "--target=wasm32 -O2 -nostdlib -ffreestanding -Wall -Wextra -Werror -I" WEIR_SOURCE_DIR "/sdk/c";
+    const char *link = "-Wl,--no-entry -Wl,--allow-undefined", *library = WEIR_SOURCE_DIR "/sdk/c/proxy_wasm.c";
     int fd = mkstemp(out), status = -1;
     pid_t pid;
 
     assert_true(fd >= 0);
     close(fd);
-    bool cpp = strstr(name, ".cpp") != NULL, sdk = strncmp(name, "sdk", 3) == 0;
-    const char *common = "--target=wasm32 -O2 -nostdlib -ffreestanding -Wall -Wextra -Werror -I" WEIR_SOURCE_DIR "/sdk/c";
-    snprintf(command, sizeof command, "clang %s %s -Wl,--no-entry -Wl,--allow-undefined -o %s %s %s/tests/guests/%s %s %s",
-             common, defines != NULL ? defines : "", out, cpp ? "-x c++ -std=c++17 -fno-exceptions -fno-rtti" : "-x c",
-             WEIR_SOURCE_DIR, name, sdk ? "-x c" : "", sdk ? WEIR_SOURCE_DIR "/sdk/c/proxy_wasm.c" : "");
+    defines = defines != NULL ? defines : "";
+    if (strstr(name, ".cpp") != NULL) { /* the library is C */
+        snprintf(command, sizeof command,
+                 "clang %s -c -o %s.o %s && clang++ %s %s -std=c++17 -fno-exceptions -fno-rtti %s -o %s %s/tests/guests/%s %s.o; "
+                 "r=$?; rm -f %s.o; exit $r",
+                 flags, out, library, flags, defines, link, out, WEIR_SOURCE_DIR, name, out, out);
+    } else {
+        snprintf(command, sizeof command, "clang %s %s %s -o %s %s/tests/guests/%s %s", flags, defines, link, out,
+                 WEIR_SOURCE_DIR, name, strncmp(name, "sdk", 3) == 0 ? library : "");
+    }
     char *argv[] = {"sh", "-c", command, NULL};
     assert_int_equal(posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ), 0);
     assert_int_equal(waitpid(pid, &status, 0), pid);
