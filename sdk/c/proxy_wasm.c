@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The library behind proxy_wasm.h: imports, an allocator, and wrappers. It runs with no libc and must never call one; its copies of
- * memcpy and the like are weak, so that a filter may bring its own.
+ * The library behind proxy_wasm.h: imports, an allocator, and wrappers. It runs with no libc and must never call one;
+ * its copies of memcpy and the like are weak, so that a filter may bring its own.
  */
 #include "proxy_wasm.h"
 
@@ -29,8 +29,8 @@ IMPORT(proxy_send_local_response)
 IMPORT(proxy_continue_stream)(uint32_t stream);
 IMPORT(proxy_close_stream)(uint32_t stream);
 IMPORT(proxy_http_call)
-(const char *cluster, uint32_t cn, const char *headers, uint32_t hn, const char *body, uint32_t bn, const char *trailers,
- uint32_t tn, uint32_t timeout_ms, uint32_t *id);
+(const char *cluster, uint32_t cn, const char *headers, uint32_t hn, const char *body, uint32_t bn,
+ const char *trailers, uint32_t tn, uint32_t timeout_ms, uint32_t *id);
 IMPORT(proxy_set_shared_data)(const char *k, uint32_t kn, const char *v, uint32_t vn, uint32_t cas);
 IMPORT(proxy_get_shared_data)(const char *k, uint32_t kn, char **v, uint32_t *vn, uint32_t *cas);
 IMPORT(proxy_register_shared_queue)(const char *name, uint32_t n, uint32_t *id);
@@ -110,15 +110,9 @@ WEAK __attribute__((no_builtin)) size_t strlen(const char *z)
     return n;
 }
 
-struct pw_str pw_z(const char *z)
-{
-    return (struct pw_str){(char *)z, z != NULL ? strlen(z) : 0};
-}
+struct pw_str pw_z(const char *z) { return (struct pw_str){(char *)z, z != NULL ? strlen(z) : 0}; }
 
-bool pw_eq(struct pw_str a, struct pw_str b)
-{
-    return a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
-}
+bool pw_eq(struct pw_str a, struct pw_str b) { return a.n == b.n && memcmp(a.p, b.p, a.n) == 0; }
 
 bool pw_starts(struct pw_str s, struct pw_str prefix)
 {
@@ -237,17 +231,11 @@ void pw_free_str(struct pw_str *s)
 }
 
 PW_EXPORT("proxy_on_memory_allocate") void *proxy_on_memory_allocate(uint32_t n);
-void *proxy_on_memory_allocate(uint32_t n)
-{
-    return pw_alloc(n);
-}
+void *proxy_on_memory_allocate(uint32_t n) { return pw_alloc(n); }
 
 /* ---- log ---- */
 
-void pw_log(enum pw_log_level level, struct pw_str text)
-{
-    proxy_log(level, text.p, text.n);
-}
+void pw_log(enum pw_log_level level, struct pw_str text) { proxy_log(level, text.p, text.n); }
 
 struct line {
     char p[1024];
@@ -444,10 +432,7 @@ enum pw_status pw_set_buffer(enum pw_buffer buffer, uint32_t start, uint32_t siz
     return (enum pw_status)proxy_set_buffer_bytes(buffer, start, size, data.p, data.n);
 }
 
-struct pw_str pw_get_config(void)
-{
-    return pw_get_buffer(PW_PLUGIN_CONFIGURATION, 0, UINT32_MAX);
-}
+struct pw_str pw_get_config(void) { return pw_get_buffer(PW_PLUGIN_CONFIGURATION, 0, UINT32_MAX); }
 
 /* ---- stream ---- */
 
@@ -459,20 +444,11 @@ void pw_reply(uint32_t status, const char *details, struct pw_str body, const st
     proxy_send_local_response(status, d.p, d.n, body.p, body.n, h.p, h.n, -1);
 }
 
-void pw_continue(enum pw_stream stream)
-{
-    proxy_continue_stream(stream);
-}
+void pw_continue(enum pw_stream stream) { proxy_continue_stream(stream); }
 
-void pw_close(enum pw_stream stream)
-{
-    proxy_close_stream(stream);
-}
+void pw_close(enum pw_stream stream) { proxy_close_stream(stream); }
 
-enum pw_status pw_set_effective(uint32_t ctx)
-{
-    return (enum pw_status)proxy_set_effective_context(ctx);
-}
+enum pw_status pw_set_effective(uint32_t ctx) { return (enum pw_status)proxy_set_effective_context(ctx); }
 
 /* ---- properties ---- */
 
@@ -532,8 +508,8 @@ uint32_t pw_http_call(const char *cluster, const struct pw_pair *headers, uint32
 {
     uint32_t id = 0;
     PW_AUTO struct pw_str h = serialise(headers, count);
-    enum pw_status s = (enum pw_status)proxy_http_call(cluster, strlen(cluster), h.p, h.n, body.p, body.n, NULL, 0,
-                                                       timeout_ms, &id);
+    enum pw_status s =
+        (enum pw_status)proxy_http_call(cluster, strlen(cluster), h.p, h.n, body.p, body.n, NULL, 0, timeout_ms, &id);
 
     if (status != NULL) {
         *status = s;
@@ -541,10 +517,7 @@ uint32_t pw_http_call(const char *cluster, const struct pw_pair *headers, uint32
     return s == PW_OK ? id : 0;
 }
 
-enum pw_status pw_set_tick(uint32_t period_ms)
-{
-    return (enum pw_status)proxy_set_tick_period_milliseconds(period_ms);
-}
+enum pw_status pw_set_tick(uint32_t period_ms) { return (enum pw_status)proxy_set_tick_period_milliseconds(period_ms); }
 
 enum pw_status pw_get_shared(struct pw_str key, struct pw_str *value, uint32_t *cas)
 {
@@ -586,15 +559,9 @@ uint32_t pw_define_metric(enum pw_metric_type type, const char *name)
     return id;
 }
 
-enum pw_status pw_increment(uint32_t metric, int64_t by)
-{
-    return (enum pw_status)proxy_increment_metric(metric, by);
-}
+enum pw_status pw_increment(uint32_t metric, int64_t by) { return (enum pw_status)proxy_increment_metric(metric, by); }
 
-enum pw_status pw_record(uint32_t metric, uint64_t value)
-{
-    return (enum pw_status)proxy_record_metric(metric, value);
-}
+enum pw_status pw_record(uint32_t metric, uint64_t value) { return (enum pw_status)proxy_record_metric(metric, value); }
 
 uint64_t pw_get_metric(uint32_t metric)
 {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Proxy-Wasm filters in C, with no libc. Define the callbacks that you need (section 2) and call what you like (section 3);
- * what you do not define is not exported, and the host leaves the filter out of that phase. ABI 0.2.1.
+ * Proxy-Wasm filters in C, with no libc. Define the callbacks that you need (section 2) and call what you like (section
+ * 3); what you do not define is not exported, and the host leaves the filter out of that phase. ABI 0.2.1.
  *
  *      clang --target=wasm32 -O2 -nostdlib -ffreestanding -Wl,--no-entry -Wl,--allow-undefined \
  *            -o filter.wasm filter.c proxy_wasm.c
  *
- * Memory: what a getter returns (struct pw_str with p != NULL) is the filter's; give it back with pw_free_str, or declare
- * the variable PW_AUTO and it is done at the end of its scope.
+ * Memory: what a getter returns (struct pw_str with p != NULL) is the filter's; give it back with pw_free_str, or
+ * declare the variable PW_AUTO and it is done at the end of its scope.
  */
 #ifndef PROXY_WASM_H
 #define PROXY_WASM_H
@@ -35,7 +35,8 @@ enum pw_status {
     PW_UNIMPLEMENTED = 12,
 };
 enum pw_log_level { PW_TRACE, PW_DEBUG, PW_INFO, PW_WARN, PW_ERROR, PW_CRITICAL };
-/* What a callback answers. Header callbacks: CONTINUE or PAUSE. Body callbacks: PAUSE keeps the body and asks again with all of it. */
+/* What a callback answers. Header callbacks: CONTINUE or PAUSE. Body callbacks: PAUSE keeps the body and asks again
+ * with all of it. */
 enum pw_action { PW_CONTINUE = 0, PW_PAUSE = 1 };
 enum pw_map {
     PW_REQUEST_HEADERS = 0,
@@ -65,8 +66,7 @@ struct pw_pair {
 };
 
 #ifdef __cplusplus
-#define PW_STR(literal)                                                                                                \
-    (pw_str { const_cast<char *>(literal), sizeof(literal) - 1 })
+#define PW_STR(literal) (pw_str{const_cast<char *>(literal), sizeof(literal) - 1})
 #else
 #define PW_STR(literal) ((struct pw_str){(char *)(literal), sizeof(literal) - 1})
 #endif
@@ -76,7 +76,8 @@ struct pw_pair {
 
 #define PW_EXPORT(name) __attribute__((export_name(name), visibility("default")))
 
-PW_EXPORT("proxy_on_context_create") void pw_on_context_create(uint32_t ctx, uint32_t root); /* root 0: ctx is the root */
+PW_EXPORT("proxy_on_context_create")
+void pw_on_context_create(uint32_t ctx, uint32_t root); /* root 0: ctx is the root */
 PW_EXPORT("proxy_on_vm_start") bool pw_on_vm_start(uint32_t root, uint32_t config_size);
 PW_EXPORT("proxy_on_configure") bool pw_on_configure(uint32_t root, uint32_t config_size);
 PW_EXPORT("proxy_on_tick") void pw_on_tick(uint32_t root);
@@ -102,7 +103,8 @@ void pw_logf(enum pw_log_level level, const char *fmt, ...);
 uint64_t pw_now_ns(void); /* wall clock */
 
 /* Headers. Names are lower case; ":method", ":path", ":authority", ":scheme", ":status" are among them. */
-struct pw_str pw_get_header(enum pw_map map, const char *name); /* p NULL: not there, or empty; tell apart with pw_find_header */
+struct pw_str pw_get_header(enum pw_map map,
+                            const char *name); /* p NULL: not there, or empty; tell apart with pw_find_header */
 bool pw_find_header(enum pw_map map, const char *name, struct pw_str *value);
 enum pw_status pw_set_header(enum pw_map map, const char *name, struct pw_str value);
 enum pw_status pw_add_header(enum pw_map map, const char *name, struct pw_str value);
@@ -129,7 +131,8 @@ enum pw_status pw_set_property(const char *path, struct pw_str value);
 enum pw_status pw_get_property_raw(struct pw_str path, struct pw_str *value);
 bool pw_get_property_int(const char *path, int64_t *value);
 
-/* Asks cluster; the answer comes to pw_on_http_call_response with this id. 0: refused (*status says why, may be NULL). */
+/* Asks cluster; the answer comes to pw_on_http_call_response with this id. 0: refused (*status says why, may be NULL).
+ */
 uint32_t pw_http_call(const char *cluster, const struct pw_pair *headers, uint32_t count, struct pw_str body,
                       uint32_t timeout_ms, enum pw_status *status);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Proxy-Wasm filters in C++17, over proxy_wasm.h: owners instead of free, no exceptions, no RTTI, no standard library. The
-// callbacks are the C ones; define those that you need as extern "C". Link proxy_wasm.c (compiled as C) as well:
+// Proxy-Wasm filters in C++17, over proxy_wasm.h: owners instead of free, no exceptions, no RTTI, no standard library.
+// The callbacks are the C ones; define those that you need as extern "C". Link proxy_wasm.c (compiled as C) as well:
 //
 //     clang --target=wasm32 -O2 -nostdlib -ffreestanding -c proxy_wasm.c
 //     clang++ --target=wasm32 -std=c++17 -O2 -nostdlib -ffreestanding -fno-exceptions -fno-rtti \
@@ -11,7 +11,8 @@
 
 #include "proxy_wasm.h"
 
-namespace pw {
+namespace pw
+{
 
 // Bytes that belong to somebody else.
 struct View {
@@ -94,7 +95,10 @@ inline constexpr Map request_headers{PW_REQUEST_HEADERS}, request_trailers{PW_RE
 
 struct Buffer {
     pw_buffer buffer;
-    Value get(uint32_t start = 0, uint32_t size = UINT32_MAX) const { return Value(pw_get_buffer(buffer, start, size)); }
+    Value get(uint32_t start = 0, uint32_t size = UINT32_MAX) const
+    {
+        return Value(pw_get_buffer(buffer, start, size));
+    }
     pw_status replace(View data) const { return pw_set_buffer(buffer, 0, UINT32_MAX, data.str()); }
     pw_status append(View data) const { return pw_set_buffer(buffer, UINT32_MAX, 0, data.str()); }
     pw_status splice(uint32_t start, uint32_t size, View data) const
@@ -126,7 +130,10 @@ inline Shared shared_get(View key)
     bool found = pw_get_shared(key.str(), &v, &cas) == PW_OK;
     return Shared{Value(v, found), cas};
 }
-inline pw_status shared_set(View key, View value, uint32_t cas = 0) { return pw_set_shared(key.str(), value.str(), cas); }
+inline pw_status shared_set(View key, View value, uint32_t cas = 0)
+{
+    return pw_set_shared(key.str(), value.str(), cas);
+}
 
 // The state of a stream: T must be trivial (zeroes are its start). Free it in pw_on_delete with pw_state_free.
 template <typename T> T &state(uint32_t ctx)

@@ -244,6 +244,12 @@ static void log_problems(struct control *c)
     strbuf_free(&text);
 }
 
+static void say_problems(struct control *c)
+{
+    metrics_gauge_set(c->bad_objects, (int64_t)store_bad_count(&c->store));
+    log_problems(c);
+}
+
 void control_publish(struct control *c)
 {
     usage_free(&c->usage);
@@ -264,9 +270,8 @@ void control_publish(struct control *c)
         snapshot_unref(c->snapshot);
     c->snapshot = s;
     metrics_gauge_set(c->config_version, (int64_t)version);
-    metrics_gauge_set(c->bad_objects, (int64_t)store_bad_count(&c->store));
     metrics_add(c->reloads, 1);
-    log_problems(c);
+    say_problems(c);
 }
 
 static void on_publish(struct loop_task *task) { control_publish(CONTAINER_OF(task, struct control, publish)); }
@@ -276,11 +281,30 @@ static void on_delivery_changed(void *arg)
     loop_defer(&c->loop, &c->publish);
 }
 
+/* What a snapshot is made of: every object but EndpointSlices, whose changes are small messages of their own. */
+static uint64_t snapshot_shape(const struct store *store)
+{
+    uint64_t shape = 0;
+    MAP_EACH (e, &store->objects) {
+        const struct store_object *o = e->value;
+        if (o->kind != KIND_ENDPOINT_SLICE && o->good != NULL)
+            shape += str_hash(e->key) ^ (str_hash(str_span(o->good->meta.digest, sizeof o->good->meta.digest)) * 3);
+    }
+    return shape;
+}
+
 static void on_store_changed(void *arg)
 {
     struct control *c = arg;
     delivery_update(c->delivery, &c->store);
-    loop_defer(&c->loop, &c->publish);
+    uint64_t shape = snapshot_shape(&c->store);
+    if (c->snapshot == NULL || shape != c->shape) {
+        c->shape = shape;
+        loop_defer(&c->loop, &c->publish);
+        return;
+    }
+    endpoints_follow(c);
+    say_problems(c);
 }
 
 /* ---- messages from workers and builders ---- */

@@ -40,6 +40,7 @@ struct control {
     struct dns *dns;
     struct http_server *admin;
     struct usage_table usage;
+    uint64_t shape;            /* of the objects the newest snapshot was made of */
     struct snapshot *snapshot; /* newest published; one reference */
     uint64_t *adopted;         /* by worker: version */
     uint64_t adopted_all;      /* every worker has it */

@@ -199,7 +199,6 @@ static void item_as_it_was(struct delivery *d, struct delivery_item *item)
     item->stage = DELIVERY_PROGRAMMED;
     log_line(LOG_INFO, "plugin %s active as before: generation %llu is what is wanted", item->title,
              (unsigned long long)item->live->generation);
-    notify(d);
 }
 
 static void item_key(struct strbuf *b, enum kind kind, const char *ns, const char *name)
@@ -311,9 +310,10 @@ static void item_start(struct delivery *d, struct delivery_item *item)
     item->work = w;
     item->stage = DELIVERY_FETCH;
     item->file = stamp_of(item->resource->u.wasm_plugin.url);
-    if (item->live == NULL && item->absence != PLUGIN_PENDING && item->failures == 0)
+    if (item->live == NULL && item->absence != PLUGIN_PENDING && item->failures == 0) {
         item->absence = PLUGIN_PENDING;
-    notify(d);
+        notify(d);
+    }
     const struct wasm_plugin *p = &w->resource->u.wasm_plugin;
     if (p->type == PLUGIN_NETWORK)
         work_fail(w, "NotSupported", PLUGIN_BAD_MODULE, false, "plugins of type NETWORK are not supported yet");
@@ -345,8 +345,10 @@ static void work_fail(struct delivery_work *w, const char *reason, enum plugin_a
     strbuf_addc(&text, '\0');
     item->stage = DELIVERY_FAILED;
     item->failures++;
-    if (item->live == NULL)
+    if (item->live == NULL && item->absence != absence) {
         item->absence = absence;
+        notify(d);
+    }
     item_say(item, reason, text.p);
     log_line(LOG_ERROR, "plugin %s not active: %s: %s%s", item->title, reason, text.p,
              item->live != NULL ? " (the last good generation keeps serving)" : "");
@@ -357,7 +359,6 @@ static void work_fail(struct delivery_work *w, const char *reason, enum plugin_a
         uint64_t ms = (uint64_t)RETRY_FIRST_MS << shift;
         retry_later(d, item, NULL, 0, jitter(d, ms < RETRY_MAX_MS ? ms : RETRY_MAX_MS));
     }
-    notify(d);
 }
 
 static void work_fetched(void *arg, struct fetch_result *result)
@@ -481,7 +482,6 @@ static void work_compile(struct delivery_work *w)
     w->bytes = NULL;
     w->busy = true;
     compiler_run(d->o.compiler, w->wasm_path, w->made_path, "optimised", compile_done, w);
-    notify(d);
 }
 
 static void describe(struct delivery_work *w, struct plugin *desc)
@@ -538,7 +538,6 @@ static void work_build(struct delivery_work *w)
     job->vm_count = d->o.worker_count;
     job->ticket = w->ticket;
     builder_post(d->o.builder, job);
-    notify(d);
 }
 
 /* ---- the builder's answers ---- */
@@ -596,7 +595,6 @@ static void replacement_built(struct delivery *d, struct build_job *job)
             vm_to_worker(d, job->first_worker, &job->vms[0]);
             log_line(LOG_INFO, "plugin %s active again on worker %u (generation %llu)", item->title, job->first_worker,
                      (unsigned long long)job->plugin->generation);
-            notify(d);
         } else {
             log_line(LOG_ERROR, "plugin %s: a replacement VM for worker %u did not start: %s", item->title,
                      job->first_worker, job->error != NULL ? job->error : "unknown");
@@ -659,7 +657,6 @@ void delivery_adopted(struct delivery *d, uint64_t version)
                  item->title, phases[item->resource->u.wasm_plugin.phase], item->live->sha256,
                  abi_version_name(item->live->abi), d->o.worker_count, (unsigned long long)item->live->generation,
                  (unsigned long long)item->took_ms);
-        notify(d);
     }
 }
 
@@ -741,7 +738,6 @@ void delivery_vm_lost(struct delivery *d, const struct mail_from_worker *mail)
         item->workers[mail->worker].reason = mem_printf("%s: %s", mail->callback != NULL ? mail->callback : "?",
                                                         mail->reason != NULL ? mail->reason : "unknown");
         retry_later(d, item, item->live, mail->worker, mail->wanted_in_ms > 0 ? mail->wanted_in_ms : 1);
-        notify(d);
         return;
     }
 }

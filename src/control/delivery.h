@@ -73,7 +73,7 @@ struct delivery_options {
     struct fetcher *fetcher;
     struct compiler *compiler;
     struct builder *builder;
-    /* Something that snapshots or status show has changed; never called from inside a delivery function. */
+    /* What a snapshot says of some plugin has changed; never called from inside a delivery function. */
     void (*changed)(void *arg);
     void *arg;
 };

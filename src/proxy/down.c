@@ -188,7 +188,7 @@ static void feed(struct down *d)
     (void)!h1_input(&d->h1, &d->in); /* the codec's events say how it ends */
     if (d->state != DOWN_OPEN)
         return;
-    if (d->conn.read_eof && is_idle(d) && d->in.n == 0)
+    if (d->conn.read_eof && is_idle(d)) /* what is left is no request */
         close_now(d, false);
     else
         conn_want_read(&d->conn, h1_wants_input(&d->h1));
@@ -197,7 +197,7 @@ static void feed(struct down *d)
 static void on_eof(struct down *d)
 {
     h1_eof(&d->h1);
-    if (is_idle(d) && d->in.n == 0)
+    if (is_idle(d) && !d->feed)
         close_now(d, false);
 }
 
@@ -318,10 +318,10 @@ static void on_timer(struct loop_timer *timer)
         stream_expire(d->stream, why);
         if (d->stream != NULL)
             arm(d, now + 1000); /* looks again: what it does now (a reply, say) has deadlines too */
-    } else if (is_idle(d)) {
-        close_idle(d);
     } else {
-        close_now(d, d->state == DOWN_CLOSING);
+        close_idle(d);
+        if (d->state != DOWN_OPEN || is_idle(d)) /* else its next request has just come */
+            close_now(d, d->state == DOWN_CLOSING);
     }
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The one table of host functions, and how they reach guest memory. Every address and length is the guest's: vm_mem checks
- * it in 64 bits, a pointer got from it is dead after the next guest call, and the guest's allocator is a guest call. Must
- * never write to a guest address that was not checked first, nor hand out a block larger than asked for.
+ * The one table of host functions, and how they reach guest memory. Every address and length is the guest's: vm_mem
+ * checks it in 64 bits, a pointer got from it is dead after the next guest call, and the guest's allocator is a guest
+ * call. Must never write to a guest address that was not checked first, nor hand out a block larger than asked for.
  */
 #include "wasm/abi.h"
 
@@ -354,6 +354,7 @@ bool abi_unknown_import(struct str module, struct str name, union vm_value *resu
         return false; /* another system's module: nothing we could answer is right */
     }
     result->u32 = wasi ? 52 : proxy ? ABI_UNIMPLEMENTED : 0;
-    log_line(LOG_WARN, "import %.*s.%.*s is not provided; calls answer %u", STR_ARG(module), STR_ARG(name), result->u32);
+    log_line(LOG_WARN, "import %.*s.%.*s is not provided; calls answer %u", STR_ARG(module), STR_ARG(name),
+             result->u32);
     return true;
 }

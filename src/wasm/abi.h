@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the files of the ABI share and nobody else sees: the VM with its contexts, how a host function gets at the guest's
- * memory, and how a guest is entered. Two rules hold everything together: the guest is entered by context_call alone (the
- * allocator by abi_alloc alone), and a pointer into guest memory dies with the next guest call.
+ * What the files of the ABI share and nobody else sees: the VM with its contexts, how a host function gets at the
+ * guest's memory, and how a guest is entered. Two rules hold everything together: the guest is entered by context_call
+ * alone (the allocator by abi_alloc alone), and a pointer into guest memory dies with the next guest call.
  */
 #ifndef WEIR_WASM_ABI_H
 #define WEIR_WASM_ABI_H
@@ -15,12 +15,12 @@
 
 enum {
     ROOT_ID = 1,
-    TICK_MIN_MS = 10,                    /* every worker runs every plugin's tick */
-    BODY_EDIT_MAX = 64 * 1024 * 1024,    /* a guest's appends to one body */
+    TICK_MIN_MS = 10,                     /* every worker runs every plugin's tick */
+    BODY_EDIT_MAX = 64 * 1024 * 1024,     /* a guest's appends to one body */
     PENDING_CALL_BYTES = 4 * 1024 * 1024, /* of callouts asked for before attach, all together */
-    PROPERTY_MAX_BYTES = 256 * 1024,     /* root-scope properties of one VM, all together */
-    FOREIGN_MAX_BYTES = 4 * 1024 * 1024, /* what compress and uncompress take and give */
-    SCRATCH_KEEP = 256 * 1024,           /* a larger scratch is given back */
+    PROPERTY_MAX_BYTES = 256 * 1024,      /* root-scope properties of one VM, all together */
+    FOREIGN_MAX_BYTES = 4 * 1024 * 1024,  /* what compress and uncompress take and give */
+    SCRATCH_KEEP = 256 * 1024,            /* a larger scratch is given back */
 };
 
 struct ctx {
@@ -195,7 +195,8 @@ uint64_t abi_mono_ns(struct plugin_vm *pv);
 
 /* ---- contexts ---- */
 
-/* Enters the guest; values[0] has the result. False when the VM is dead or died. Runs the actions that the guest asked for. */
+/* Enters the guest; values[0] has the result. False when the VM is dead or died. Runs the actions that the guest asked
+ * for. */
 NODISCARD bool context_call(struct plugin_vm *pv, struct ctx *ctx, enum plugin_callback cb, union vm_value *values,
                             uint32_t deadline_ms);
 /* Records the first failure. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Host functions on buffers: the body that the callback may see, a callout's answer, the configuration. All range arithmetic is
- * 64-bit, since guests ask for (start, 0xFFFFFFFF). Bytes go straight between body chunks and guest memory.
+ * Host functions on buffers: the body that the callback may see, a callout's answer, the configuration. All range
+ * arithmetic is 64-bit, since guests ask for (start, 0xFFFFFFFF). Bytes go straight between body chunks and guest
+ * memory.
  */
 #include "base/budget.h"
 #include "wasm/abi.h"

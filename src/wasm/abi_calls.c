@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Host functions that call out. A callout belongs to the root context and outlives the stream that asked. Hard because SDKs panic
- * on an answer they do not expect: it comes exactly once, never from inside the host call, never after a failed start; so
- * what is asked for before attach is copied and started there, and what then cannot start is answered as failed at attach's end.
+ * Host functions that call out. A callout belongs to the root context and outlives the stream that asked. Hard because
+ * SDKs panic on an answer they do not expect: it comes exactly once, never from inside the host call, never after a
+ * failed start; so what is asked for before attach is copied and started there, and what then cannot start is answered
+ * as failed at attach's end.
  */
 #include "wasm/abi.h"
 
@@ -101,7 +102,8 @@ static void copy_pairs(struct abi_pairs *p, struct abi_pair *list, char **at)
 /* In one block; NULL when pending calls would take too much. */
 static struct http_call *pending_copy(struct plugin_vm *pv, const struct http_call *call)
 {
-    size_t bytes = sizeof *call + pairs_bytes(call->headers) + pairs_bytes(call->trailers) + call->cluster.n + call->body.n;
+    size_t bytes =
+        sizeof *call + pairs_bytes(call->headers) + pairs_bytes(call->trailers) + call->cluster.n + call->body.n;
 
     if (bytes > PENDING_CALL_BYTES - pv->pending_bytes) {
         return NULL;
@@ -136,7 +138,8 @@ void calls_attach(struct plugin_vm *pv)
     }
     for (uint32_t i = 0; i < known && !plugin_vm_is_dead(pv); i++) {
         if (pv->callouts[i].used && pv->callouts[i].failed) {
-            plugin_vm_call_done(pv, callout_id(pv, &pv->callouts[i]), NULL, NULL, NULL, "the call could not be started");
+            plugin_vm_call_done(pv, callout_id(pv, &pv->callouts[i]), NULL, NULL, NULL,
+                                "the call could not be started");
         }
     }
     pv->pending_bytes = 0;
@@ -248,8 +251,8 @@ ABI_FUNCTION(http_call)
     }
     abi_store_u32(pv, a[9], 0);
     enum abi_status status = read_call(pv, a, &call, &headers);
-    if (status == ABI_OK && (a[8].i32 < 0 || !has_pseudo(call.headers, ":method") || !has_pseudo(call.headers, ":path") ||
-                             !has_pseudo(call.headers, ":authority"))) {
+    if (status == ABI_OK && (a[8].i32 < 0 || !has_pseudo(call.headers, ":method") ||
+                             !has_pseudo(call.headers, ":path") || !has_pseudo(call.headers, ":authority"))) {
         status = ABI_BAD_ARGUMENT;
     }
     if (status == ABI_OK) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Host functions: log, clock, timer, and what the guest may know of a callout's end. The allocator may call the first three.
- * Must never answer anything but OK where the Rust SDK panics on it.
+ * Host functions: log, clock, timer, and what the guest may know of a callout's end. The allocator may call the first
+ * three. Must never answer anything but OK where the Rust SDK panics on it.
  */
 #include "wasm/abi.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Host functions on header maps. Hard because of what SDKs make of statuses: a read of a map that is not there is NOT_FOUND or empty, a
- * write to one is ignored with a warning (Rust panics on anything but OK), and what does not fit the map's limits ends
- * the stream rather than passing a header that the filter meant to replace. Must never wipe a map for a malformed argument.
+ * Host functions on header maps. Hard because of what SDKs make of statuses: a read of a map that is not there is
+ * NOT_FOUND or empty, a write to one is ignored with a warning (Rust panics on anything but OK), and what does not fit
+ * the map's limits ends the stream rather than passing a header that the filter meant to replace. Must never wipe a map
+ * for a malformed argument.
  */
 #include "wasm/abi.h"
 
@@ -100,7 +101,8 @@ static void give_shown(struct plugin_vm *pv, const struct headers *h, struct str
     size_t at = 0;
     for (size_t i = 0; i < h->count; i++) {
         size_t name_end = list[i].name.n, value_end = list[i].value.n;
-        list[i] = (struct abi_pair){str_span(text.p + at, name_end - at), str_span(text.p + name_end, value_end - name_end)};
+        list[i] =
+            (struct abi_pair){str_span(text.p + at, name_end - at), str_span(text.p + name_end, value_end - name_end)};
         at = value_end;
     }
     pairs_encode(out, list, h->count);

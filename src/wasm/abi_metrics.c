@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Host functions on metrics: Envoy's stat "wasmcustom.<name>", shown to Prometheus without the prefix and with the name sanitised.
- * An id is the guest's own: index and type. define must answer OK to Rust, so what is over the limit, or clashes with another
- * type, becomes a metric that counts nowhere. A guest must never reach the gateway's own series.
+ * Host functions on metrics: Envoy's stat "wasmcustom.<name>", shown to Prometheus without the prefix and with the name
+ * sanitised. An id is the guest's own: index and type. define must answer OK to Rust, so what is over the limit, or
+ * clashes with another type, becomes a metric that counts nowhere. A guest must never reach the gateway's own series.
  */
 #include "wasm/abi.h"
 
@@ -34,7 +34,8 @@ static metric_id define(struct plugin_vm *pv, enum abi_metric type, struct str n
     strbuf_add(full, name);
     metric_id id = metrics_define(types[type], strbuf_str(full), STR_NONE, "defined by a Wasm plugin");
     if (id == METRIC_NONE) {
-        abi_warn_once(pv, WARN_METRIC_TYPE, "metric \"%.*s\" is not counted: its name has another type, or there are too many",
+        abi_warn_once(pv, WARN_METRIC_TYPE,
+                      "metric \"%.*s\" is not counted: its name has another type, or there are too many",
                       STR_ARG(name));
     }
     return id;

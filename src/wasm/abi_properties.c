@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Host functions on properties. The host knows the stream and the gateway; here are the plugin's own names, which must work inside
- * the root's on_context_create, and a small store for what root contexts set (Envoy answers NOT_FOUND there, at which Rust
- * filters panic).
+ * Host functions on properties. The host knows the stream and the gateway; here are the plugin's own names, which must
+ * work inside the root's on_context_create, and a small store for what root contexts set (Envoy answers NOT_FOUND
+ * there, at which Rust filters panic).
  */
 #include "wasm/abi.h"
 

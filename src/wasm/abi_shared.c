@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Host functions on shared data and queues. Arguments are read under the lock straight from guest memory; results leave through the
- * scratch, since the guest's allocator must not run under a lock. A queue of another vm_id has to be resolved by name before its id
- * is of use: ids are small numbers and easily guessed.
+ * Host functions on shared data and queues. Arguments are read under the lock straight from guest memory; results leave
+ * through the scratch, since the guest's allocator must not run under a lock. A queue of another vm_id has to be
+ * resolved by name before its id is of use: ids are small numbers and easily guessed.
  */
 #include "wasm/abi.h"
 

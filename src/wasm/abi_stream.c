@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Host functions that control a stream or choose the context: all of them answer at once and act after the callback, since acting
- * could enter the guest. Must never act on a context that is not this VM's.
+ * Host functions that control a stream or choose the context: all of them answer at once and act after the callback,
+ * since acting could enter the guest. Must never act on a context that is not this VM's.
  */
 #include "wasm/abi.h"
 
@@ -103,7 +103,8 @@ ABI_FUNCTION(set_effective_context)
     return ABI_OK;
 }
 
-/* Stream contexts end at once and root contexts do not wait for it: there is never an on_done pending. Rust panics on anything but OK. */
+/* Stream contexts end at once and root contexts do not wait for it: there is never an on_done pending. Rust panics on
+ * anything but OK. */
 ABI_FUNCTION(done)
 {
     (void)pv;

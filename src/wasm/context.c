@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Contexts, the one way into the guest, and what a guest asked for that has to wait until it has returned. Hard because SDKs
- * (Rust above all) panic when they are entered while one of their host calls is on the stack: continue, close and local replies are
- * queued and run, first in first out, after the outermost callback. Must never enter a dead guest, and never malloc on the path
- * of an ordinary header filter.
+ * Contexts, the one way into the guest, and what a guest asked for that has to wait until it has returned. Hard because
+ * SDKs (Rust above all) panic when they are entered while one of their host calls is on the stack: continue, close and
+ * local replies are queued and run, first in first out, after the outermost callback. Must never enter a dead guest,
+ * and never malloc on the path of an ordinary header filter.
  */
 #include <pthread.h>
 #include <time.h>
@@ -211,7 +211,8 @@ static void action_run(struct plugin_vm *pv, struct action *a)
     }
 }
 
-/* What an action starts may enter the guest again (no frame of it is left) and queue more: the outermost loop runs those too. */
+/* What an action starts may enter the guest again (no frame of it is left) and queue more: the outermost loop runs
+ * those too. */
 static void drain(struct plugin_vm *pv)
 {
     if (pv->draining) {
@@ -330,7 +331,8 @@ uint32_t ctx_id(const struct ctx *ctx) { return ctx->id; }
 bool ctx_replied(const struct ctx *ctx) { return ctx->replied; }
 
 /* One stream callback; *out is what it returned, 0 when the guest has none. */
-static bool ctx_call(struct ctx *ctx, enum plugin_callback cb, enum abi_stream direction, union vm_value *v, uint32_t *out)
+static bool ctx_call(struct ctx *ctx, enum plugin_callback cb, enum abi_stream direction, union vm_value *v,
+                     uint32_t *out)
 {
     struct plugin_vm *pv = ctx->pv;
 
@@ -364,7 +366,8 @@ static enum ctx_action headers_action(struct ctx *ctx, uint32_t returned, enum p
         return CTX_PAUSE_ALL_BUFFER;
     }
     /* Without a body callback nobody would guard the held headers: the first body chunk would release them. */
-    bool headers_only = returned == 1 && pv->plugin->pause_headers == PAUSE_HEADERS_ONLY && pv->fn[body] != VM_FUNC_NONE;
+    bool headers_only =
+        returned == 1 && pv->plugin->pause_headers == PAUSE_HEADERS_ONLY && pv->fn[body] != VM_FUNC_NONE;
     return headers_only ? CTX_PAUSE : CTX_PAUSE_ALL;
 }
 
@@ -382,8 +385,7 @@ static enum ctx_action on_headers(struct ctx *ctx, enum plugin_callback cb, size
 
 static enum ctx_action on_body(struct ctx *ctx, enum plugin_callback cb, size_t size, bool end)
 {
-    union vm_value v[3] = {
-        {.u32 = ctx->id}, {.u32 = size <= UINT32_MAX ? (uint32_t)size : UINT32_MAX}, {.u32 = end}};
+    union vm_value v[3] = {{.u32 = ctx->id}, {.u32 = size <= UINT32_MAX ? (uint32_t)size : UINT32_MAX}, {.u32 = end}};
     uint32_t returned;
 
     if (!ctx_call(ctx, cb, cb == CB_REQUEST_BODY ? STREAM_REQUEST : STREAM_RESPONSE, v, &returned)) {

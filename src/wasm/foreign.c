@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Foreign functions: Envoy's side door of the ABI. compress and uncompress (zlib), clear_route_cache, set_envoy_filter_state and
- * declare_property; everything else is NOT_FOUND. Arguments are protobuf where Envoy's are; the few fields need no library. Must
- * never let a few bytes become gigabytes, nor take seconds of the worker.
+ * Foreign functions: Envoy's side door of the ABI. compress and uncompress (zlib), clear_route_cache,
+ * set_envoy_filter_state and declare_property; everything else is NOT_FOUND. Arguments are protobuf where Envoy's are;
+ * the few fields need no library. Must never let a few bytes become gigabytes, nor take seconds of the worker.
  */
 #include <zlib.h>
 
@@ -102,7 +102,8 @@ static enum abi_status foreign_uncompress(struct plugin_vm *pv, struct str args,
             return ABI_SERIALIZATION_FAILURE;
         }
         if (room >= FOREIGN_MAX_BYTES) {
-            abi_logf(pv, LOG_WARN, "uncompress: the result is over %d bytes, or the data is cut short", FOREIGN_MAX_BYTES);
+            abi_logf(pv, LOG_WARN, "uncompress: the result is over %d bytes, or the data is cut short",
+                     FOREIGN_MAX_BYTES);
             return ABI_SERIALIZATION_FAILURE;
         }
     }

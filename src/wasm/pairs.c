@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Header maps to and from the guest's form. Hard because every number in it is the guest's: all sums are 64-bit and checked
- * against what is there before a byte is read. Must never hand back a map that the bytes do not spell.
+ * Header maps to and from the guest's form. Hard because every number in it is the guest's: all sums are 64-bit and
+ * checked against what is there before a byte is read. Must never hand back a map that the bytes do not spell.
  */
 #include "wasm/pairs.h"
 

@@ -14,8 +14,8 @@ enum { PAIRS_MAX_COUNT = 1024, PAIRS_MAX_BYTES = 1024 * 1024 };
 
 enum pairs_result { PAIRS_OK, PAIRS_MALFORMED, PAIRS_TOO_BIG };
 
-/* Parses data into list, which has room for PAIRS_MAX_COUNT; the entries borrow data. The empty map may be no byte, one zero byte or
- * four (C++, the specification, Rust and Go). */
+/* Parses data into list, which has room for PAIRS_MAX_COUNT; the entries borrow data. The empty map may be no byte, one
+ * zero byte or four (C++, the specification, Rust and Go). */
 NODISCARD enum pairs_result pairs_decode(struct str data, struct abi_pair *list, size_t *count);
 const char *pairs_result_text(enum pairs_result r);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Plugins and their VMs: what a module must look like, the start sequence, attach and detach, and the root context's callbacks.
- * Hard because a VM is started on a thread without a loop: what the guest asks for meanwhile (callouts, ticks, queues) is kept and
- * takes effect at attach. Must never enter a VM that failed, nor leave anything of one behind in the process-wide tables.
+ * Plugins and their VMs: what a module must look like, the start sequence, attach and detach, and the root context's
+ * callbacks. Hard because a VM is started on a thread without a loop: what the guest asks for meanwhile (callouts,
+ * ticks, queues) is kept and takes effect at attach. Must never enter a VM that failed, nor leave anything of one
+ * behind in the process-wide tables.
  */
 #include "wasm/abi.h"
 
@@ -323,7 +324,8 @@ static enum plugin_start start(struct plugin_vm *pv, char **error)
     return run_vm_start(pv, error);
 }
 
-enum plugin_start plugin_vm_new(struct plugin *plugin, const struct host_ops *early, struct plugin_vm **out, char **error)
+enum plugin_start plugin_vm_new(struct plugin *plugin, const struct host_ops *early, struct plugin_vm **out,
+                                char **error)
 {
     struct plugin_vm *pv = mem_zalloc(sizeof *pv);
 

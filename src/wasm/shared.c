@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Shared data and queues of all vm_ids behind one mutex. Hard because a wake-up races with the death of the VM it is for: wakes are
- * sent and registrants removed under the same lock, so that a token that was unsubscribed is never woken. Must never call
- * anything that takes its time, enters a guest or comes back here while the lock is held.
+ * Shared data and queues of all vm_ids behind one mutex. Hard because a wake-up races with the death of the VM it is
+ * for: wakes are sent and registrants removed under the same lock, so that a token that was unsubscribed is never
+ * woken. Must never call anything that takes its time, enters a guest or comes back here while the lock is held.
  */
 #include "wasm/shared.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * WASI preview 1 for guests that have no files, no arguments and no sockets: a log behind descriptors 1 and 2, clocks, random
- * bytes, the plugin's environment; everything else is refused in the way that start-up code of C, Rust and Go libraries expects.
- * All of it may be called from inside the guest's allocator (Go's collector does).
+ * WASI preview 1 for guests that have no files, no arguments and no sockets: a log behind descriptors 1 and 2, clocks,
+ * random bytes, the plugin's environment; everything else is refused in the way that start-up code of C, Rust and Go
+ * libraries expects. All of it may be called from inside the guest's allocator (Go's collector does).
  */
 #include <errno.h>
 #include <sys/random.h>
@@ -112,10 +112,7 @@ static enum errno_wasi store_time(struct plugin_vm *pv, union vm_value out, uint
     return W_SUCCESS;
 }
 
-WASI_FUNCTION(clock_res_get)
-{
-    return a[0].u32 <= 1 ? store_time(pv, a[1], 1) : W_NOTSUP;
-}
+WASI_FUNCTION(clock_res_get) { return a[0].u32 <= 1 ? store_time(pv, a[1], 1) : W_NOTSUP; }
 
 WASI_FUNCTION(clock_time_get)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Uses every function of the C SDK and checks what it gets; a line "FAIL ..." in the log is a failure. A header "x-do: reply" asks for a
- * local reply, "x-do: pause" for a callout that continues the stream.
+ * Uses every function of the C SDK and checks what it gets; a line "FAIL ..." in the log is a failure. A header "x-do:
+ * reply" asks for a local reply, "x-do: pause" for a callout that continues the stream.
  */
 #include "proxy_wasm.h"
 
@@ -154,9 +154,8 @@ enum pw_action pw_on_request_headers(uint32_t ctx, uint32_t count, bool end)
         return PW_PAUSE;
     }
     if (pw_eq(todo, PW_STR("pause"))) {
-        struct pw_pair headers[] = {{PW_STR(":method"), PW_STR("GET")},
-                                    {PW_STR(":path"), PW_STR("/")},
-                                    {PW_STR(":authority"), PW_STR("auth")}};
+        struct pw_pair headers[] = {
+            {PW_STR(":method"), PW_STR("GET")}, {PW_STR(":path"), PW_STR("/")}, {PW_STR(":authority"), PW_STR("auth")}};
         enum pw_status status;
         CHECK(pw_http_call("auth", headers, 3, PW_STR("ping"), 100, &status) != 0 && status == PW_OK);
         CHECK(pw_http_call("auth", headers, 2, PW_STR("ping"), 100, &status) == 0 && status == PW_BAD_ARGUMENT);
@@ -198,7 +197,4 @@ void pw_on_tick(uint32_t root)
     pw_close(PW_REQUEST);
 }
 
-void pw_on_delete(uint32_t ctx)
-{
-    pw_state_free(ctx);
-}
+void pw_on_delete(uint32_t ctx) { pw_state_free(ctx); }

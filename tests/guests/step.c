@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A guest without a will of its own: each callback asks the test's host function "step" what to do and answers what it says, so that a
- * test can call any host function, with any arguments, from inside a real callback. Its allocator asks "alloc" how to behave.
+ * A guest without a will of its own: each callback asks the test's host function "step" what to do and answers what it
+ * says, so that a test can call any host function, with any arguments, from inside a real callback. Its allocator asks
+ * "alloc" how to behave.
  *
  * -DABI=proxy_abi_version_0_1_0 and -DABI_0_1 for two-parameter header callbacks; -DONLY_MALLOC; -DCOMMAND for _start;
  * -DNO_BODY to export no body callbacks.
@@ -18,8 +19,8 @@
 
 enum { INITIALIZE = 100, MAIN = 101, START = 102 };
 
-__attribute__((import_module("test"), import_name("step"))) uint32_t step(uint32_t cb, uint32_t a, uint32_t b, uint32_t c,
-                                                                          uint32_t d, uint32_t e);
+__attribute__((import_module("test"), import_name("step"))) uint32_t step(uint32_t cb, uint32_t a, uint32_t b,
+                                                                          uint32_t c, uint32_t d, uint32_t e);
 __attribute__((import_module("test"), import_name("alloc"))) uint32_t alloc_mode(uint32_t n);
 
 __attribute__((export_name(STRING(ABI)))) void ABI(void) {}
@@ -76,7 +77,10 @@ EXPORT(main) uint32_t guest_main(uint32_t argc, uint32_t argv) { return step(MAI
 /* Numbers as in enum plugin_callback. */
 #ifdef ABI_0_1
 EXPORT(proxy_on_request_headers) uint32_t request_headers(uint32_t ctx, uint32_t n) { return step(0, ctx, n, 0, 0, 0); }
-EXPORT(proxy_on_response_headers) uint32_t response_headers(uint32_t ctx, uint32_t n) { return step(3, ctx, n, 0, 0, 0); }
+EXPORT(proxy_on_response_headers) uint32_t response_headers(uint32_t ctx, uint32_t n)
+{
+    return step(3, ctx, n, 0, 0, 0);
+}
 #else
 EXPORT(proxy_on_request_headers) uint32_t request_headers(uint32_t ctx, uint32_t n, uint32_t end)
 {
@@ -97,8 +101,14 @@ EXPORT(proxy_on_response_body) uint32_t response_body(uint32_t ctx, uint32_t n, 
     return step(4, ctx, n, end, 0, 0);
 }
 #endif
-EXPORT(proxy_on_request_trailers) uint32_t request_trailers(uint32_t ctx, uint32_t n) { return step(2, ctx, n, 0, 0, 0); }
-EXPORT(proxy_on_response_trailers) uint32_t response_trailers(uint32_t ctx, uint32_t n) { return step(5, ctx, n, 0, 0, 0); }
+EXPORT(proxy_on_request_trailers) uint32_t request_trailers(uint32_t ctx, uint32_t n)
+{
+    return step(2, ctx, n, 0, 0, 0);
+}
+EXPORT(proxy_on_response_trailers) uint32_t response_trailers(uint32_t ctx, uint32_t n)
+{
+    return step(5, ctx, n, 0, 0, 0);
+}
 EXPORT(proxy_on_log) void on_log(uint32_t ctx) { step(6, ctx, 0, 0, 0, 0); }
 EXPORT(proxy_on_http_call_response)
 void call_response(uint32_t ctx, uint32_t id, uint32_t headers, uint32_t body, uint32_t trailers)
@@ -111,4 +121,7 @@ EXPORT(proxy_on_done) uint32_t on_done(uint32_t ctx) { return step(10, ctx, 0, 0
 EXPORT(proxy_on_delete) void on_delete(uint32_t ctx) { step(11, ctx, 0, 0, 0, 0); }
 EXPORT(proxy_on_vm_start) uint32_t on_vm_start(uint32_t ctx, uint32_t n) { return step(12, ctx, n, 0, 0, 0); }
 EXPORT(proxy_on_configure) uint32_t on_configure(uint32_t ctx, uint32_t n) { return step(13, ctx, n, 0, 0, 0); }
-EXPORT(proxy_on_context_create) void on_context_create(uint32_t ctx, uint32_t parent) { step(14, ctx, parent, 0, 0, 0); }
+EXPORT(proxy_on_context_create) void on_context_create(uint32_t ctx, uint32_t parent)
+{
+    step(14, ctx, parent, 0, 0, 0);
+}

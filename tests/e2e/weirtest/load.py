@@ -75,7 +75,7 @@ class Load:
                 if conn is not None:
                     conn.close()
                     conn = None
-                if self.drain and served > 0 and not got and not isinstance(e, Closed if False else TimeoutError):
+                if self.drain and served > 0 and not got and isinstance(e, (Closed, BrokenPipeError, ConnectionResetError)):
                     with self.lock:
                         self.retried += 1
                 else:

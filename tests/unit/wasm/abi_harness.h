@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What tests of the ABI share: guests compiled by clang, a host whose every call is recorded, streams with maps and bodies, and the
- * step guest (tests/guests/step.c), from inside whose callbacks a test calls host functions with the arguments it likes.
+ * What tests of the ABI share: guests compiled by clang, a host whose every call is recorded, streams with maps and
+ * bodies, and the step guest (tests/guests/step.c), from inside whose callbacks a test calls host functions with the
+ * arguments it likes.
  *
- * A test sets `on_step`; it runs inside each callback of the guest. There, call("proxy_log", 0, ptr, n) calls a host function as
- * the guest would, put() and text() write and read guest memory.
+ * A test sets `on_step`; it runs inside each callback of the guest. There, call("proxy_log", 0, ptr, n) calls a host
+ * function as the guest would, put() and text() write and read guest memory.
  */
 #ifndef WEIR_TESTS_WASM_ABI_HARNESS_H
 #define WEIR_TESTS_WASM_ABI_HARNESS_H
@@ -25,7 +26,8 @@ static struct chunk_pool *pool;
 static UNUSED struct strbuf guest_compile(const char *name, const char *defines)
 {
     char out[] = "/tmp/weir-test-guest-XXXXXX", command[2048];
-    const char *flags = "--target=wasm32 -O2 -nostdlib -ffreestanding -Wall -Wextra -Werror -I" WEIR_SOURCE_DIR "/sdk/c";
+    const char *flags =
+        "--target=wasm32 -O2 -nostdlib -ffreestanding -Wall -Wextra -Werror -I" WEIR_SOURCE_DIR "/sdk/c";
     const char *link = "-Wl,--no-entry -Wl,--allow-undefined", *library = WEIR_SOURCE_DIR "/sdk/c/proxy_wasm.c";
     int fd = mkstemp(out), status = -1;
     pid_t pid;
@@ -35,7 +37,8 @@ static UNUSED struct strbuf guest_compile(const char *name, const char *defines)
     defines = defines != NULL ? defines : "";
     if (strstr(name, ".cpp") != NULL) { /* the library is C */
         snprintf(command, sizeof command,
-                 "clang %s -c -o %s.o %s && clang++ %s %s -std=c++17 -fno-exceptions -fno-rtti %s -o %s %s/tests/guests/%s %s.o; "
+                 "clang %s -c -o %s.o %s && clang++ %s %s -std=c++17 -fno-exceptions -fno-rtti %s -o %s "
+                 "%s/tests/guests/%s %s.o; "
                  "r=$?; rm -f %s.o; exit $r",
                  flags, out, library, flags, defines, link, out, WEIR_SOURCE_DIR, name, out, out);
     } else {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Host functions on buffers: ranges that go beyond the end, a splice in every place, what is read only and what is not there.
+ * Host functions on buffers: ranges that go beyond the end, a splice in every place, what is read only and what is not
+ * there.
  */
 #include "abi_harness.h"
 
@@ -94,18 +95,18 @@ static struct {
     uint32_t start, size;
     const char *data, *want;
 } splices[] = {
-    {0, UINT32_MAX, "new", "new"},                  /* replace all */
-    {0, 11, "new", "new"},                          /* the same, exactly */
-    {0, 0, "> ", "> hello world"},                  /* prepend */
-    {0, 5, "HELLO", "HELLO world"},                 /* replace at the front */
-    {0, 6, "", "world"},                            /* cut at the front */
-    {UINT32_MAX, 0, "!", "hello world!"},           /* append */
-    {11, 0, "!", "hello world!"},                   /* append at the very end */
-    {500, 500, "!", "hello world!"},                /* append, whatever the size */
-    {5, 1, "_", "hello_world"},                     /* in the middle */
-    {5, 0, ",", "hello, world"},                    /* insert in the middle */
-    {6, UINT32_MAX, "you", "hello you"},            /* to the end */
-    {0, UINT32_MAX, "", ""},                        /* all gone */
+    {0, UINT32_MAX, "new", "new"},        /* replace all */
+    {0, 11, "new", "new"},                /* the same, exactly */
+    {0, 0, "> ", "> hello world"},        /* prepend */
+    {0, 5, "HELLO", "HELLO world"},       /* replace at the front */
+    {0, 6, "", "world"},                  /* cut at the front */
+    {UINT32_MAX, 0, "!", "hello world!"}, /* append */
+    {11, 0, "!", "hello world!"},         /* append at the very end */
+    {500, 500, "!", "hello world!"},      /* append, whatever the size */
+    {5, 1, "_", "hello_world"},           /* in the middle */
+    {5, 0, ",", "hello, world"},          /* insert in the middle */
+    {6, UINT32_MAX, "you", "hello you"},  /* to the end */
+    {0, UINT32_MAX, "", ""},              /* all gone */
 };
 static size_t at;
 
@@ -115,7 +116,8 @@ static uint32_t step_splice(uint32_t cb, const uint32_t *a)
 
     (void)cb;
     (void)a;
-    assert_int_equal(call("proxy_set_buffer_bytes", 0, splices[at].start, splices[at].size, put(0, data), data.n), ABI_OK);
+    assert_int_equal(call("proxy_set_buffer_bytes", 0, splices[at].start, splices[at].size, put(0, data), data.n),
+                     ABI_OK);
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Callouts: arguments, ids, the answer exactly once and never inside the host call, what is asked for before attach, limits, cancelling;
- * gRPC's refusals.
+ * Callouts: arguments, ids, the answer exactly once and never inside the host call, what is asked for before attach,
+ * limits, cancelling; gRPC's refusals.
  */
 #include "abi_harness.h"
 
@@ -69,7 +69,8 @@ static uint32_t step_answer(uint32_t cb, const uint32_t *a)
     assert_int_equal(call("proxy_get_header_map_value", MAP_CALL_HEADERS, put(0, STR(":status")), 7, OUT_PTR, OUT_SIZE),
                      ABI_OK);
     assert_gift("200");
-    assert_int_equal(call("proxy_get_header_map_value", MAP_CALL_TRAILERS, put(0, STR("t")), 1, OUT_PTR, OUT_SIZE), ABI_OK);
+    assert_int_equal(call("proxy_get_header_map_value", MAP_CALL_TRAILERS, put(0, STR("t")), 1, OUT_PTR, OUT_SIZE),
+                     ABI_OK);
     assert_gift("u");
     assert_int_equal(call("proxy_get_buffer_bytes", BUFFER_CALL_BODY, 0, -1, OUT_PTR, OUT_SIZE), ABI_OK);
     assert_gift("pong");
@@ -78,7 +79,8 @@ static uint32_t step_answer(uint32_t cb, const uint32_t *a)
     assert_int_equal(get_u32(OUT_SIZE), 0);
     assert_int_equal(call("proxy_get_status", BAD, OUT_PTR, OUT_SIZE), ABI_INVALID_MEMORY_ACCESS);
     /* no stream: what a late answer of a gone stream would do must not kill the VM */
-    assert_int_equal(call("proxy_get_header_map_value", MAP_REQUEST_HEADERS, area, 1, OUT_PTR, OUT_SIZE), ABI_NOT_FOUND);
+    assert_int_equal(call("proxy_get_header_map_value", MAP_REQUEST_HEADERS, area, 1, OUT_PTR, OUT_SIZE),
+                     ABI_NOT_FOUND);
     return 0;
 }
 
@@ -318,7 +320,8 @@ static uint32_t step_grpc(uint32_t cb, const uint32_t *a)
         for (int i = 0; i < 3; i++) {
             assert_int_equal(call("proxy_grpc_call", area, 1, area, 1, area, 1, area, 0, area, 0, 1, OUT_3),
                              ABI_INTERNAL_FAILURE);
-            assert_int_equal(call("proxy_grpc_stream", area, 1, area, 1, area, 1, area, 0, OUT_3), ABI_INTERNAL_FAILURE);
+            assert_int_equal(call("proxy_grpc_stream", area, 1, area, 1, area, 1, area, 0, OUT_3),
+                             ABI_INTERNAL_FAILURE);
         }
         assert_int_equal(host.log_lines, 1); /* one warning */
         assert_int_equal(call("proxy_grpc_send", 1, area, 1, 0), ABI_NOT_FOUND);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Host functions on header maps: each with good arguments, bad pointers, bad map kinds and maps that are not there, in the ABI
- * versions that differ; allocators that misbehave; bytes that are no UTF-8.
+ * Host functions on header maps: each with good arguments, bad pointers, bad map kinds and maps that are not there, in
+ * the ABI versions that differ; allocators that misbehave; bytes that are no UTF-8.
  */
 #include "abi_harness.h"
 

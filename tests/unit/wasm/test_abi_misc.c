@@ -284,7 +284,7 @@ static uint32_t step_foreign(uint32_t cb, const uint32_t *a)
     assert_gift("value");
     assert_int_equal(foreign("set_envoy_filter_state", STR("\12\377key")), ABI_BAD_ARGUMENT);
     assert_int_equal(foreign("set_envoy_filter_state", STR("\22\5value")), ABI_BAD_ARGUMENT); /* no path */
-    assert_int_equal(foreign("set_envoy_filter_state", STR("\13")), ABI_BAD_ARGUMENT);         /* a group */
+    assert_int_equal(foreign("set_envoy_filter_state", STR("\13")), ABI_BAD_ARGUMENT);        /* a group */
     assert_int_equal(foreign("declare_property", STR("\12\3key\20\1")), ABI_OK);
     assert_int_equal(foreign("declare_property", STR("\12\3k")), ABI_BAD_ARGUMENT);
     assert_int_equal(foreign("sign", STR("")), ABI_NOT_FOUND);

@@ -102,7 +102,8 @@ static uint32_t step_sees_nothing(uint32_t cb, const uint32_t *a)
 static void test_data(void **state)
 {
     (void)state;
-    struct plugin_vm *one = begin_in("a", 1, 1 << 20), *two = begin_in("a", 2, 1 << 20), *stranger = begin_in("b", 3, 1 << 20);
+    struct plugin_vm *one = begin_in("a", 1, 1 << 20), *two = begin_in("a", 2, 1 << 20),
+                     *stranger = begin_in("b", 3, 1 << 20);
     in(one, step_cas);
     in(two, step_sees_four);
     in(stranger, step_sees_nothing);

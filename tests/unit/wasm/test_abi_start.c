@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a module must look like, and how a VM starts: order, failures, proc_exit, command modules, what the allocator may not do.
+ * What a module must look like, and how a VM starts: order, failures, proc_exit, command modules, what the allocator
+ * may not do.
  */
 #include "abi_harness.h"
 
@@ -14,8 +15,8 @@ static int setup(void **state)
 
 /* ---- the module's look ---- */
 
-#define MARK "(func (export \"proxy_abi_version_0_2_1\"))"
-#define MEMORY "(memory (export \"memory\") 1)"
+#define MARK      "(func (export \"proxy_abi_version_0_2_1\"))"
+#define MEMORY    "(memory (export \"memory\") 1)"
 #define ALLOCATOR "(func (export \"proxy_on_memory_allocate\") (param i32) (result i32) unreachable)"
 
 static char *check(const char *wat)
@@ -54,13 +55,15 @@ static void test_check_module(void **state)
     assert_refused("(module " MARK MEMORY ")", "malloc");
     assert_refused("(module " MARK MEMORY "(func (export \"malloc\") (param i64) (result i32) unreachable))",
                    "malloc has type (i64) -> (i32), expected (i32) -> (i32)");
-    assert_refused("(module " MARK MEMORY ALLOCATOR "(func (export \"proxy_on_request_headers\") (param i32 i32) (result i32) "
+    assert_refused("(module " MARK MEMORY ALLOCATOR
+                   "(func (export \"proxy_on_request_headers\") (param i32 i32) (result i32) "
                    "unreachable))",
                    "expected (i32 i32 i32) -> (i32)");
     assert_refused("(module (func (export \"proxy_abi_version_0_1_0\"))" MEMORY ALLOCATOR
                    "(func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) unreachable))",
                    "expected (i32 i32) -> (i32)");
-    assert_refused("(module " MARK MEMORY ALLOCATOR "(func (export \"proxy_on_tick\") (param i32) (result i32) unreachable))",
+    assert_refused("(module " MARK MEMORY ALLOCATOR
+                   "(func (export \"proxy_on_tick\") (param i32) (result i32) unreachable))",
                    "expected (i32) -> ()");
 }
 
@@ -93,8 +96,9 @@ static void test_detect(void **state)
     assert_int_equal(detect("(func (export \"proxy_abi_version_0_2_100\"))", &warned), ABI_0_2_1);
     assert_true(warned);
     assert_int_equal(detect("(func (export \"proxy_abi_version_0_3_0\"))", &warned), ABI_NONE);
-    assert_int_equal(detect("(func (export \"proxy_abi_version_0_3_0\")) (func (export \"proxy_abi_version_0_2_0\"))", &warned),
-                     ABI_0_2_0);
+    assert_int_equal(
+        detect("(func (export \"proxy_abi_version_0_3_0\")) (func (export \"proxy_abi_version_0_2_0\"))", &warned),
+        ABI_0_2_0);
     assert_string_equal(abi_version_name(ABI_0_2_0), "0.2.0");
 }
 
@@ -218,7 +222,8 @@ static const char *const allocator_guest =
     "(memory (export \"memory\") 1)" MARK "(global $bad (mut i32) (i32.const 0))"
     "(func (export \"proxy_on_memory_allocate\") (param i32) (result i32)"
     "  (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1))) (drop (call $yield))"
-    "  (if (global.get $bad) (then (drop (call $get (i32.const 7) (i32.const 0) (i32.const 9) (i32.const 8) (i32.const 12)))))"
+    "  (if (global.get $bad) (then (drop (call $get (i32.const 7) (i32.const 0) (i32.const 9) (i32.const 8) (i32.const "
+    "12)))))"
     "  (i32.const 1024))"
     "(func (export \"proxy_on_context_create\") (param i32 i32)"
     "  (drop (call $get (i32.const 7) (i32.const 0) (i32.const 9) (i32.const 8) (i32.const 12)))"
@@ -244,8 +249,10 @@ static void test_allocator_is_restricted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_check_module, setup), cmocka_unit_test_setup(test_detect, setup),
-        cmocka_unit_test_setup(test_order, setup),        cmocka_unit_test_setup(test_failures, setup),
+        cmocka_unit_test_setup(test_check_module, setup),
+        cmocka_unit_test_setup(test_detect, setup),
+        cmocka_unit_test_setup(test_order, setup),
+        cmocka_unit_test_setup(test_failures, setup),
         cmocka_unit_test_setup(test_without_early_ops, setup),
         cmocka_unit_test_setup(test_allocator_is_restricted, setup),
     };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Contexts and what a callback's answer means (the table of docs/abi.md), the actions that wait for the callback's end, effective
- * contexts, and the death of a VM.
+ * Contexts and what a callback's answer means (the table of docs/abi.md), the actions that wait for the callback's end,
+ * effective contexts, and the death of a VM.
  */
 #include "abi_harness.h"
 
@@ -170,7 +170,7 @@ static uint32_t step_control_other(uint32_t cb, const uint32_t *a)
     assert_int_equal(call("proxy_continue_stream", STREAM_UPSTREAM), ABI_OK);
     assert_int_equal(call("proxy_close_stream", 4), ABI_BAD_ARGUMENT);
     assert_int_equal(call("proxy_close_stream", STREAM_DOWNSTREAM), ABI_OK); /* no HTTP stream has it */
-    assert_int_equal(stream.continued[0], 0);                                 /* not yet */
+    assert_int_equal(stream.continued[0], 0);                                /* not yet */
     assert_int_equal(call("proxy_clear_route_cache"), ABI_OK);
     assert_int_equal(stream.cleared, 1); /* at once */
     assert_int_equal(call("proxy_set_effective_context", 1), ABI_OK);
@@ -207,7 +207,8 @@ static uint32_t step_reply(uint32_t cb, const uint32_t *a)
     (void)a;
     (void)cb;
     pairs_encode(&pairs, list, 1);
-    uint32_t details = put(0, STR("no way\there")), body = put(100, STR("denied")), headers = put(200, strbuf_str(&pairs));
+    uint32_t details = put(0, STR("no way\there")), body = put(100, STR("denied")),
+             headers = put(200, strbuf_str(&pairs));
     assert_int_equal(call("proxy_send_local_response", 403, details, 11, body, 6, headers, pairs.n, -1), ABI_OK);
     memset(vm_mem(guest, area, 300), 'Z', 300); /* its arguments were copied */
     assert_int_equal(stream.replies, 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The WASI functions that guests of real SDKs call, through the step guest; and that the table has real preview 1 signatures under both
- * module names.
+ * The WASI functions that guests of real SDKs call, through the step guest; and that the table has real preview 1
+ * signatures under both module names.
  */
 #include "abi_harness.h"
 
@@ -161,7 +161,7 @@ static void test_table(void **state)
         const char *name, *params;
     } known[] = {
         {"path_link", "iiiiiii"}, {"path_symlink", "iiiii"}, {"path_open", "iiiiiIIii"}, {"fd_seek", "iIii"},
-        {"fd_pwrite", "iiiIi"},   {"clock_time_get", "iIi"}, {"proc_exit", "i"},          {"fd_readdir", "iiiIi"},
+        {"fd_pwrite", "iiiIi"},   {"clock_time_get", "iIi"}, {"proc_exit", "i"},         {"fd_readdir", "iiiIi"},
     };
 
     (void)state;

@@ -18,7 +18,8 @@ static enum pairs_result decode(struct str data, size_t *count) { return pairs_d
 
 static void test_round_trip(void **state)
 {
-    const struct abi_pair in[] = {{STR("a"), STR("1")}, {STR(":path"), STR("/x?y")}, {STR("e"), STR("")}, {STR(""), STR("v")}};
+    const struct abi_pair in[] = {
+        {STR("a"), STR("1")}, {STR(":path"), STR("/x?y")}, {STR("e"), STR("")}, {STR(""), STR("v")}};
     struct strbuf out = {0};
     size_t count;
 
@@ -69,13 +70,13 @@ static void test_malformed(void **state)
         STR_INIT("\0\0"),
         STR_INIT("\1\0\0\0"),
         STR_INIT("\0\0\0\0x"),
-        STR_INIT("\1\0\0\0\1\0\0\0\1\0\0\0a\0b"),                        /* last NUL missing */
-        STR_INIT("\1\0\0\0\1\0\0\0\1\0\0\0axb\0"),                       /* NUL after the name missing */
-        STR_INIT("\1\0\0\0\1\0\0\0\1\0\0\0a\0bx"),                       /* NUL after the value missing */
-        STR_INIT("\1\0\0\0\1\0\0\0\1\0\0\0a\0b\0x"),                     /* trailing byte */
-        STR_INIT("\1\0\0\0\377\377\377\377\1\0\0\0a\0b\0"),              /* name length over the end */
-        STR_INIT("\1\0\0\0\377\377\377\377\377\377\377\377a\0b\0"),      /* sum wraps in 32 bits */
-        STR_INIT("\2\0\0\0\1\0\0\0\1\0\0\0a\0b\0"),                      /* one pair short */
+        STR_INIT("\1\0\0\0\1\0\0\0\1\0\0\0a\0b"),                   /* last NUL missing */
+        STR_INIT("\1\0\0\0\1\0\0\0\1\0\0\0axb\0"),                  /* NUL after the name missing */
+        STR_INIT("\1\0\0\0\1\0\0\0\1\0\0\0a\0bx"),                  /* NUL after the value missing */
+        STR_INIT("\1\0\0\0\1\0\0\0\1\0\0\0a\0b\0x"),                /* trailing byte */
+        STR_INIT("\1\0\0\0\377\377\377\377\1\0\0\0a\0b\0"),         /* name length over the end */
+        STR_INIT("\1\0\0\0\377\377\377\377\377\377\377\377a\0b\0"), /* sum wraps in 32 bits */
+        STR_INIT("\2\0\0\0\1\0\0\0\1\0\0\0a\0b\0"),                 /* one pair short */
     };
     size_t count;
 
