@@ -192,7 +192,7 @@ static void item_free(struct delivery *d, struct delivery_item *item)
 }
 
 /* What is wanted is what serves already. */
-static void item_as_it_was(struct delivery *d, struct delivery_item *item)
+static void item_as_it_was(struct delivery_item *item)
 {
     item_forget_work(item);
     item_say(item, NULL, NULL);
@@ -234,7 +234,7 @@ static void item_follow(struct delivery *d, const struct store_object *o)
     item->changed_ms = loop_now(d->o.loop);
     item->failures = 0;
     if (item->live != NULL && strcmp(want, item->live_key) == 0) {
-        item_as_it_was(d, item);
+        item_as_it_was(item);
         return;
     }
     item_start(d, item);
@@ -426,7 +426,7 @@ static void prepare_done(uv_work_t *uv, int status)
     if (w->error != NULL)
         work_fail(w, w->error_reason, PLUGIN_BAD_MODULE, false, "%s", w->error);
     else if (item->live != NULL && strcmp(item->live_key, w->key) == 0 && strcmp(item->live->sha256, w->sha256) == 0)
-        item_as_it_was(w->owner, item); /* the file was touched, its bytes are the same */
+        item_as_it_was(item); /* the file was touched, its bytes are the same */
     else if (w->code_path != NULL)
         work_build(w);
     else
