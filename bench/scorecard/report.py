@@ -149,7 +149,7 @@ def markdown(result):
         f"wrk, one thread, 32 kept-alive HTTP/1.1 connections, a 36-byte body from one nginx worker; {result['rounds']} rounds "
         f"of {result['seconds']} s, the rows in turn within each round; medians",
         "CPU: user + system of the proxy and its children over requests served. RSS and PSS: their sums after the load. "
-        "Busy: CPU over time; below about 90 % the load or the upstream set requests/s and latency, not the proxy",
+        "Busy: CPU over time; well below 100 % the load, the upstream or other processes set requests/s and latency, not the proxy",
         "the proxy on a core of its own, load and upstream on the others" if result["pinned"] else "cores not pinned",
         f"other processes of the machine used {other:.2f} cores (median) meanwhile"
         + (": **not a quiet machine**, compare within this run only" if other > 0.1 else ""),

@@ -6,6 +6,11 @@
  */
 #include "base/budget.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/str.h"
+
 #include <stdatomic.h>
 
 static _Atomic uint64_t used_bytes;
@@ -45,3 +50,32 @@ enum budget_level budget_level(void)
 uint64_t budget_used(void) { return atomic_load_explicit(&used_bytes, memory_order_relaxed); }
 
 uint64_t budget_limit(void) { return atomic_load_explicit(&limit_bytes, memory_order_relaxed); }
+
+/* A number alone in a small file; 0 when there is none ("max"). */
+static uint64_t read_number(const char *path)
+{
+    char text[64];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, text, sizeof text);
+    close(fd);
+    uint64_t value = 0;
+    return n > 0 && str_to_u64(str_trim(str_upto((struct str){text, (size_t)n}, (size_t)n - (text[n - 1] == '\n'))),
+                               UINT64_MAX, &value)
+               ? value
+               : 0;
+}
+
+uint64_t budget_default_limit(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    uint64_t bytes = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
+    static const char *const limits[] = {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"};
+    for (size_t i = 0; i < ARRAY_LEN(limits); i++) {
+        uint64_t n = read_number(limits[i]);
+        if (n > 0 && (bytes == 0 || n < bytes))
+            bytes = n;
+    }
+    return bytes / 10 * 8;
+}

@@ -12,6 +12,8 @@
 
 enum budget_level { BUDGET_FINE, BUDGET_NEAR /* over 90 %: shed */, BUDGET_OVER };
 
+/* 80 % of what the cgroup or the machine lets this process have; 0 when neither can be read. */
+uint64_t budget_default_limit(void);
 /* bytes == 0: no ceiling. */
 void budget_set_limit(uint64_t bytes);
 /* Always counts. The caller decides by budget_level() beforehand whether to begin new work. */

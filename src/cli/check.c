@@ -61,9 +61,9 @@ int cli_check(int argc, char **argv)
 {
     const char **paths = mem_zalloc(((size_t)argc + 1) * sizeof *paths);
     size_t count = 0;
-    char ns[256] = "istio-system";
-    struct label label = {.key = (char[]){"istio"}, .value = (char[]){"ingressgateway"}};
-    struct identity identity = {.name = (char[]){"weir"}, .ns = ns, .labels = {&label, 1}};
+    char ns[256] = "istio-system", name[] = "weir";
+    struct identity identity = {.name = name, .ns = ns};
+    ASSERT(cli_labels("istio=ingressgateway", &identity.labels));
     struct cli_args a = {.argc = argc, .argv = argv};
     while (cli_next(&a)) {
         if (a.name == NULL) {
@@ -76,6 +76,11 @@ int cli_check(int argc, char **argv)
             if (v == NULL)
                 return CLI_USAGE;
             snprintf(ns, sizeof ns, "%s", v);
+        } else if (strcmp(a.name, "labels") == 0) {
+            const char *v = cli_value(&a);
+            cli_labels_free(&identity.labels);
+            if (v == NULL || !cli_labels(v, &identity.labels))
+                return cli_usage_error("check", "--labels: want k=v,k=v");
         } else {
             return cli_usage_error("check", "no option --%s", a.name);
         }
@@ -97,6 +102,7 @@ int cli_check(int argc, char **argv)
     source_dir_free(source);
     loop_fini(&loop);
     store_free(&store);
+    cli_labels_free(&identity.labels);
     mem_free(paths);
     if (errors > 0) {
         fprintf(stderr, "%zu error%s, %zu warning%s\n", errors, errors == 1 ? "" : "s", warnings,

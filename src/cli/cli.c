@@ -86,3 +86,30 @@ int cli_usage_error(const char *command, const char *fmt, ...)
     fprintf(stderr, "\n\"weir %s --help\" says how.\n", command);
     return CLI_USAGE;
 }
+
+bool cli_labels(const char *text, struct labels *out)
+{
+    struct str rest = str_of(text);
+    *out = (struct labels){0};
+    while (rest.p != NULL) {
+        struct str one = str_split(&rest, ',');
+        ptrdiff_t equals = str_find(one, '=');
+        if (one.n == 0)
+            continue;
+        if (equals <= 0)
+            return false;
+        out->list = mem_realloc(out->list, (out->count + 1) * sizeof *out->list);
+        out->list[out->count++] =
+            (struct label){str_dup(str_upto(one, (size_t)equals)), str_dup(str_from(one, (size_t)equals + 1))};
+    }
+    return true;
+}
+
+void cli_labels_free(struct labels *l)
+{
+    for (size_t i = 0; i < l->count; i++) {
+        mem_free(l->list[i].key);
+        mem_free(l->list[i].value);
+    }
+    mem_free(l->list);
+}

@@ -5,7 +5,7 @@
 #ifndef WEIR_CLI_CLI_H
 #define WEIR_CLI_CLI_H
 
-#include "base/str.h"
+#include "conf/resource.h"
 
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
@@ -31,6 +31,9 @@ struct cli_args {
 bool cli_next(struct cli_args *a);
 /* The option's value, from "=value" or the next argument; NULL (and a message on standard error) when there is none. */
 const char *cli_value(struct cli_args *a);
+/* "k=v,k=v" into out (cli_labels_free); false when it reads otherwise. */
+bool cli_labels(const char *text, struct labels *out);
+void cli_labels_free(struct labels *l);
 /* Prints "weir COMMAND: text" and how to get help; returns CLI_USAGE. */
 int cli_usage_error(const char *command, const char *fmt, ...) PRINTF_LIKE(2, 3);
 

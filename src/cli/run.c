@@ -4,6 +4,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -28,24 +29,6 @@ static const char help_text[] =
     "  --show-plugin-config /config shows pluginConfig, which may hold secrets\n"
     "\n"
     "Logs go to standard error, access logs to standard output. SIGTERM drains; a second one ends at once.\n";
-
-static bool labels_parse(const char *text, struct labels *out)
-{
-    struct str rest = str_of(text);
-    *out = (struct labels){0};
-    while (rest.p != NULL) {
-        struct str one = str_split(&rest, ',');
-        ptrdiff_t equals = str_find(one, '=');
-        if (one.n == 0)
-            continue;
-        if (equals <= 0)
-            return false;
-        out->list = mem_realloc(out->list, (out->count + 1) * sizeof *out->list);
-        out->list[out->count++] =
-            (struct label){str_dup(str_upto(one, (size_t)equals)), str_dup(str_from(one, (size_t)equals + 1))};
-    }
-    return true;
-}
 
 static char *default_cache_dir(void)
 {
@@ -98,7 +81,7 @@ static int take_option(struct cli_args *a, struct control_options *o)
     else if (str_is(name, "dns-servers"))
         o->dns_servers = v;
     else if (str_is(name, "labels")) {
-        if (!labels_parse(v, &o->identity.labels))
+        if (!cli_labels(v, &o->identity.labels))
             return cli_usage_error("run", "--labels \"%s\": want k=v,k=v", v);
     } else if (str_is(name, "admin")) {
         o->has_admin = strcmp(v, "off") != 0;
@@ -124,6 +107,16 @@ static int take_option(struct cli_args *a, struct control_options *o)
     return CLI_OK;
 }
 
+/* A gateway needs two descriptors for each stream; the usual soft limit of 1,024 is for programs that use select(2). */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return;
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+}
+
 static void fill_defaults(struct control_options *o)
 {
     if (o->identity.name == NULL)
@@ -131,7 +124,7 @@ static void fill_defaults(struct control_options *o)
     if (o->identity.ns == NULL)
         o->identity.ns = mem_strdup("istio-system");
     if (o->identity.labels.count == 0)
-        ASSERT(labels_parse("istio=ingressgateway", &o->identity.labels));
+        ASSERT(cli_labels("istio=ingressgateway", &o->identity.labels));
     if (o->workers == 0) {
         long cpus = sysconf(_SC_NPROCESSORS_ONLN);
         o->workers = cpus < 1 ? 1 : cpus > 256 ? 256 : (unsigned)cpus;
@@ -142,11 +135,7 @@ static void options_free(struct control_options *o)
 {
     mem_free(o->identity.name);
     mem_free(o->identity.ns);
-    for (size_t i = 0; i < o->identity.labels.count; i++) {
-        mem_free(o->identity.labels.list[i].key);
-        mem_free(o->identity.labels.list[i].value);
-    }
-    mem_free(o->identity.labels.list);
+    cli_labels_free(&o->identity.labels);
 }
 
 int cli_run(int argc, char **argv)
@@ -187,6 +176,7 @@ int cli_run(int argc, char **argv)
     uint64_t ms = 0;
     if (delay != NULL && str_to_u64(str_of(delay), 60000, &ms))
         o.compile_delay_ms = (uint32_t)ms;
+    raise_descriptor_limit();
     log_start();
     int code = control_run(&o);
     log_stop();

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "control/compose_priv.h"
+#include "proxy/access_log.h"
 
 static const char CONTROLLER[] = "gateway.weir/controller", ISTIO_CONTROLLER[] = "istio.io/gateway-controller";
 static const char ROOT_NAMESPACE[] = "istio-system";
@@ -75,6 +76,7 @@ static void limits_from(const struct compose *c, const struct resource *gw, cons
     const struct config_map *map = &o->good->u.config_map;
     for (size_t i = 0; i < map->data_count; i++)
         limits_set(limits, str_of(map->data[i].key), str_of(map->data[i].value), o->file, o->line, "data", &diag);
+    access_log_free(access_log_new(limits->access_log, limits->access_log_text, &diag));
     for (size_t i = 0; i < diag.count; i++) {
         char *text = diag_format(&diag.entries[i]);
         usage_say(c->usage, &o->good->meta, false, "InvalidParameters", "%s", text);

@@ -244,6 +244,18 @@ static void log_problems(struct control *c)
     strbuf_free(&text);
 }
 
+/* One process, one budget: the smallest that a Gateway asks for. */
+static uint64_t smallest_budget(const struct snapshot *s)
+{
+    uint64_t smallest = 0;
+    for (size_t i = 0; i < s->listener_count; i++) {
+        uint64_t n = s->listeners[i].limits.memory_bytes;
+        if (n > 0 && (smallest == 0 || n < smallest))
+            smallest = n;
+    }
+    return smallest > 0 ? smallest : budget_default_limit();
+}
+
 static void say_problems(struct control *c)
 {
     metrics_gauge_set(c->bad_objects, (int64_t)store_bad_count(&c->store));
@@ -255,8 +267,7 @@ void control_publish(struct control *c)
     usage_free(&c->usage);
     uint64_t version = c->snapshot != NULL ? c->snapshot->version + 1 : 1;
     struct snapshot *s = compose_snapshot(&c->store, c->delivery, &c->o->identity, version, &c->usage);
-    if (s->listener_count > 0)
-        budget_set_limit(s->listeners[0].limits.memory_bytes);
+    budget_set_limit(smallest_budget(s));
     endpoints_follow(c);
     for (unsigned i = 0; i < c->worker_count; i++) {
         struct mail_snapshot *m = mem_zalloc(sizeof *m);
@@ -384,11 +395,12 @@ bool control_is_ready(const struct control *c, struct strbuf *out)
     }
     MAP_EACH (e, delivery_items(c->delivery)) {
         const struct delivery_item *item = e->value;
-        if (item->stage == DELIVERY_PROGRAMMED || item->stage == DELIVERY_FAILED || item->live != NULL)
+        if (item->stage == DELIVERY_FAILED || item->programmed_once)
             continue;
         ready = false;
         strbuf_printf(&why, "plugin %s: %s\n", item->title, delivery_stage_name(item->stage));
     }
+    ready = !store_write_gaps(&c->store, &why) && ready;
     for (size_t i = 0; i < c->listener_count; i++) {
         if (c->listeners[i].error == NULL)
             continue;
@@ -455,15 +467,17 @@ static void on_signal(uv_signal_t *handle, int signum)
     control_drain(c);
 }
 
+static void set_gauge(const char *name, const char *help, uint64_t value)
+{
+    metrics_gauge_set(metrics_define(METRICS_GAUGE, str_of(name), STR_NONE, help), (int64_t)value);
+}
+
 static void on_second(struct loop_timer *timer)
 {
     struct control *c = CONTAINER_OF(timer, struct control, second);
-    metrics_gauge_set(metrics_define(METRICS_GAUGE, STR("weir_memory_budget_bytes"), STR_NONE,
-                                     "Memory charged to the budget: buffers, arenas, guests"),
-                      (int64_t)budget_used());
-    metrics_gauge_set(metrics_define(METRICS_GAUGE, STR("weir_log_lines_dropped"), STR_NONE,
-                                     "Log and access log lines lost because a ring was full"),
-                      (int64_t)log_dropped());
+    set_gauge("weir_memory_used_bytes", "Memory charged to the budget: buffers, arenas, guests", budget_used());
+    set_gauge("weir_memory_budget_bytes", "The memory budget; 0: none", budget_limit());
+    set_gauge("weir_log_lines_dropped", "Log and access log lines lost because a ring was full", log_dropped());
     if (c->delivery != NULL)
         delivery_check_files(c->delivery);
     loop_timer_start(&c->second, SECOND_MS);
@@ -506,6 +520,7 @@ static bool control_start(struct control *c)
     if (o->has_admin && !admin_start(c))
         return false;
     source_dir_scan(c->source);
+    store_mark_gaps(&c->store);
     on_store_changed(c);
     return true;
 }

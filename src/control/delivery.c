@@ -650,6 +650,7 @@ void delivery_adopted(struct delivery *d, uint64_t version)
         if (item->stage != DELIVERY_ADOPT || item->adopt_version == 0 || item->adopt_version > version)
             continue;
         item->stage = DELIVERY_PROGRAMMED;
+        item->programmed_once = true;
         item->took_ms = loop_now(d->o.loop) - item->changed_ms;
         static const char *const phases[] = {"none", "AUTHN", "AUTHZ", "STATS"};
         log_line(LOG_INFO,

@@ -57,7 +57,7 @@ struct delivery_item {
         uint64_t since_ms;
         unsigned losses;
     } * workers; /* by worker: "live", "restarting", "quarantined" */
-    bool seen;
+    bool seen, programmed_once;
     struct file_stamp file;     /* of a file:// module when it was last fetched */
     struct delivery_work *work; /* candidate on its way; NULL */
 };

@@ -148,6 +148,8 @@ static void scan_file(struct source_dir *d, const char *path, bool named)
     struct stat st;
     struct seen_file *seen = map_get(&d->seen, str_of(path));
     if (stat(path, &st) != 0) {
+        if (seen != NULL && errno != ENOENT && errno != ENOTDIR)
+            seen->present = true;
         if (named)
             store_file_set(d->store, path, STR_NONE, strerror(errno), d->default_ns);
         return;
@@ -177,12 +179,27 @@ static void scan_file(struct source_dir *d, const char *path, bool named)
 
 static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
+/* What a directory last gave stays when it cannot be listed now (no descriptor left, a mount away for a moment): only a
+ * listing that worked may take files away. */
+static void keep_files_of(struct source_dir *d, const char *path)
+{
+    struct str prefix = str_of(path);
+    MAP_EACH (e, &d->seen) {
+        struct seen_file *f = e->value;
+        if (str_starts(e->key, prefix))
+            f->present = true;
+    }
+}
+
 static void scan_directory(struct source_dir *d, const char *path)
 {
     watch_directory(d, path);
     DIR *dir = opendir(path);
-    if (dir == NULL)
+    if (dir == NULL) {
+        log_line(LOG_ERROR, "%s cannot be listed: %s; its objects stay as they are", path, strerror(errno));
+        keep_files_of(d, path);
         return;
+    }
     char **names = NULL;
     size_t count = 0;
     for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
@@ -222,7 +239,10 @@ bool source_dir_scan(struct source_dir *d)
         ((struct seen_file *)e->value)->present = false;
     for (size_t i = 0; i < d->path_count; i++) {
         struct stat st;
-        if (stat(d->paths[i], &st) == 0 && S_ISDIR(st.st_mode)) {
+        int error = stat(d->paths[i], &st) == 0 ? 0 : errno;
+        if (error != 0 && error != ENOENT && error != ENOTDIR) {
+            keep_files_of(d, d->paths[i]);
+        } else if (error == 0 && S_ISDIR(st.st_mode)) {
             store_file_remove(d->store, d->paths[i]); /* it may have been missing before */
             scan_directory(d, d->paths[i]);
         } else {

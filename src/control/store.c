@@ -13,6 +13,7 @@ struct store_file {
     struct documents docs; /* of the newest version that parsed */
     struct diag syntax;    /* of the newest version, when it does not parse */
     char *error;           /* unreadable */
+    bool gap;              /* could not be read or parsed when the process started */
 };
 
 static void file_free(struct store_file *f)
@@ -218,6 +219,41 @@ size_t store_bad_count(const struct store *s)
     MAP_EACH (e, &s->objects)
         n += ((struct store_object *)e->value)->diag.errors > 0;
     return n;
+}
+
+static bool is_plugin(enum kind kind) { return kind == KIND_WASM_PLUGIN || kind == KIND_TRAFFIC_EXTENSION; }
+
+void store_mark_gaps(struct store *s)
+{
+    MAP_EACH (e, &s->objects) {
+        struct store_object *o = e->value;
+        o->gap = is_plugin(o->kind) && o->good == NULL;
+    }
+    MAP_EACH (e, &s->files) {
+        struct store_file *f = e->value;
+        f->gap = f->error != NULL || f->syntax.errors > 0;
+    }
+}
+
+bool store_write_gaps(const struct store *s, struct strbuf *out)
+{
+    bool any = false;
+    MAP_EACH (e, &s->objects) {
+        const struct store_object *o = e->value;
+        if (!o->gap || o->good != NULL)
+            continue;
+        any = true;
+        strbuf_printf(out, "%s %s/%s: its text is bad and no good version of it is known\n", kind_name(o->kind), o->ns,
+                      o->name);
+    }
+    MAP_EACH (e, &s->files) {
+        const struct store_file *f = e->value;
+        if (!f->gap || (f->error == NULL && f->syntax.errors == 0))
+            continue;
+        any = true;
+        strbuf_printf(out, "%s: cannot be read, and what it holds is not known\n", f->path);
+    }
+    return any;
 }
 
 void store_free(struct store *s)

@@ -19,6 +19,7 @@ struct store_object {
     unsigned line;
     uint64_t generation; /* counts changes of meaning */
     bool stale;          /* the newest text is bad: `good` is older */
+    bool gap;            /* a plugin whose text was bad when the process started: no good version is known */
     bool seen;           /* mark of the scan going on */
 };
 
@@ -38,6 +39,12 @@ const struct store_object *store_find(const struct store *s, enum kind kind, con
 /* Errors of files that do not parse, one diag entry each. */
 void store_file_errors(const struct store *s, struct diag *out);
 size_t store_bad_count(const struct store *s);
+/* What a fresh process cannot know: plugins and files that are bad and of which no good version was ever seen here.
+ * Traffic would pass without them, so a process that starts with such a gap is not ready until it is mended; text that
+ * goes bad later keeps its last good version and is no gap. */
+void store_mark_gaps(struct store *s);
+/* One line for each gap that is still there; true when there is any. */
+bool store_write_gaps(const struct store *s, struct strbuf *out);
 void store_free(struct store *s);
 
 #define STORE_EACH(obj, store, wanted_kind)                                                                            \

@@ -7,6 +7,8 @@
  */
 #include "proxy/call.h"
 
+#include <stdio.h>
+
 #include "http/h1_parse.h"
 #include "proxy/pool.h"
 #include "proxy/runtime.h"

@@ -478,7 +478,7 @@ void filter_continue(struct filter *f, enum direction dir)
 {
     struct stream *s = f->stream;
 
-    if (stream_is_stopped(s) || s->priv->finished || (s->priv->replied && dir == DIR_REQUEST))
+    if (stream_is_stopped(s) || s->priv->finished || (s->priv->replied && dir == DIR_REQUEST) || !holds(s, dir, f))
         return;
     f->side[dir].resume = true;
     s->priv->resume = true;

@@ -382,10 +382,11 @@ static void on_bad_request(struct h1 *h, enum leg_error error, const char *why)
         stream_bad_head(h->leg.stream, error, h->bad_status);
         return;
     }
-    h1_send_error(h, h->bad_status,
-                  str_of(h->bad_status == 413  ? end_reason_body(END_BODY_TOO_LARGE)
-                         : h->bad_status < 500 ? end_reason_body(END_BAD_REQUEST)
-                                               : end_reason_body(END_INTERNAL)));
+    if (h->bad_status >= 500) /* it was our response that could not be written */
+        h1_send_error(h, end_reason_status(END_GUEST_BAD_HEAD), str_of(end_reason_body(END_GUEST_BAD_HEAD)));
+    else
+        h1_send_error(h, h->bad_status,
+                      str_of(end_reason_body(h->bad_status == 413 ? END_BODY_TOO_LARGE : END_BAD_REQUEST)));
     start_closing(d);
 }
 
@@ -509,6 +510,6 @@ void down_cut_all(struct worker *w)
         struct down *d = LIST_ENTRY(node, struct down, node);
         if (d->stream != NULL)
             stream_abort(d->stream, END_DRAIN_CUT);
-        close_now(d, d->conn.out.n > 0);
+        close_now(d, d->conn.out.n > 0 || d->h1.out_state == H1_BROKEN);
     }
 }

@@ -6,6 +6,8 @@
  */
 #include "proxy/plugin_slot_priv.h"
 
+#include <stdio.h>
+
 static metric_id define(const struct plugin_slot *slot, enum metric_type type, const char *name, const char *key,
                         const char *value, const char *help)
 {

@@ -522,7 +522,6 @@ static void up_on_head(void *stream, struct message *msg, bool end)
 
     stream_touch(s);
     p->running = true;
-    p->up_answered = true;
     s->up_head_ns = worker_mono_ns();
     s->side[DIR_RESPONSE].msg = msg;
     p->flow[DIR_RESPONSE].head_end = end;

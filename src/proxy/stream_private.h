@@ -60,7 +60,7 @@ struct stream_private {
     bool tunnel;       /* 101 went through */
     bool continued;    /* 100 was sent */
     bool connecting;   /* up_request waits in the pool */
-    bool up_reused, up_answered;
+    bool up_reused;
     bool sent_body; /* body bytes went to the endpoint: no retry any more */
     bool counted;   /* endpoint->active */
     unsigned connect_tries;

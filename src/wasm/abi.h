@@ -129,7 +129,8 @@ struct plugin_vm {
     const char *failed_in; /* name of the callback */
     char *reason;
 
-    atomic_uint_fast64_t memory_bytes;
+    atomic_uint_fast64_t memory_bytes; /* sampled: asking costs as much as a host call */
+    uint32_t call_count;
     struct plugin_vm_stats stats;
 };
 

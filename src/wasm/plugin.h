@@ -87,13 +87,14 @@ NODISCARD enum plugin_start plugin_vm_new(struct plugin *plugin, const struct ho
  * configuring take effect. token: for queue_wake, unique in the process. ops and host must outlive the VM. */
 void plugin_vm_attach(struct plugin_vm *pv, const struct host_ops *ops, void *host, uint64_t token);
 /* Cancels callouts, drops queue registrations, stops ticks, calls on_done/on_delete of the root when the VM is alive
- * (its answer does not delay anything). Stream contexts may live on until ctx_end. */
+ * (its answer does not delay anything). When: the VM is dead, or its last ctx has ended (one that waits for a callout
+ * would otherwise wait for ever). No ctx_new after it; a ctx that is left may still be called and must be ended. */
 void plugin_vm_detach(struct plugin_vm *pv);
 /* After detach (or without attach), with no ctx left and not from inside a guest call or host op. */
 void plugin_vm_free(struct plugin_vm *pv);
 struct plugin *plugin_vm_plugin(const struct plugin_vm *pv);
 bool plugin_vm_is_dead(const struct plugin_vm *pv);
-/* As of the last callback; any thread. */
+/* As of a recent callback; any thread. */
 uint64_t plugin_vm_memory_bytes(const struct plugin_vm *pv);
 /* Does the guest export this callback? Filters without one are left out of that phase. */
 enum plugin_callback {

@@ -2,6 +2,7 @@
  *
  * Local replies: who sees them, what they say, when they are none; and the deadlines that make them.
  */
+#include "base/budget.h"
 #include "stream_rig.h"
 
 #define ANSWER(r, i, cb, ...)                                                                                          \
@@ -260,6 +261,24 @@ static void test_response_timeout(void **state)
     rig_free(r);
 }
 
+/* ---- memory ---- */
+
+static void test_near_the_budget_streams_are_shed(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(1);
+    budget_set_limit(budget_used() + budget_used() / 20 + 20);
+    assert_int_equal(budget_level(), BUDGET_NEAR);
+    struct stream *s = stream_new(&r->w, NULL, &r->listener);
+    assert_true(s->priv->shed);
+    s->down_leg = &r->down.leg;
+    stream_down_ops.on_head(s, rig_request_message(r, "GET", BODY_NONE, NULL), true);
+    RIG_STORY(r, "DOWN[503,length=24,0] DOWN[memory budget exhausted\n,1]");
+    assert_true(str_is(headers_get(&s->side[DIR_RESPONSE].msg->headers, STR("retry-after"))->value, "1"));
+    budget_set_limit(0);
+    rig_free(r);
+}
+
 /* ---- expect ---- */
 
 static void test_continue_is_said_when_the_body_is_wanted(void **state)
@@ -308,6 +327,7 @@ int main(void)
         cmocka_unit_test(test_pause_timeout),
         cmocka_unit_test(test_waiting_for_the_client_is_no_pause),
         cmocka_unit_test(test_response_timeout),
+        cmocka_unit_test(test_near_the_budget_streams_are_shed),
         cmocka_unit_test(test_continue_is_said_when_the_body_is_wanted),
         cmocka_unit_test(test_continue_for_a_filter_that_wants_the_body),
     };
