@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define IMPORT(name) __attribute__((import_module("env"), import_name(name)))
-#define EXPORT(name) __attribute__((export_name(name), visibility("default")))
+#define IMPORT(name)  __attribute__((import_module("env"), import_name(name)))
+#define EXPORT(name)  __attribute__((export_name(name), visibility("default")))
 #define TEXT(literal) (literal), (sizeof(literal) - 1)
 
 enum { STATUS_OK = 0 };
@@ -43,9 +43,7 @@ EXPORT("proxy_on_memory_allocate") void *proxy_on_memory_allocate(size_t n)
     return p;
 }
 
-EXPORT("proxy_abi_version_0_2_0") void proxy_abi_version_0_2_0(void)
-{
-}
+EXPORT("proxy_abi_version_0_2_0") void proxy_abi_version_0_2_0(void) {}
 
 EXPORT("proxy_on_context_create") void proxy_on_context_create(uint32_t context, uint32_t root)
 {

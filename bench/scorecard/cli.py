@@ -175,7 +175,8 @@ def run(args, run_dir):
         if args.edits > 0 and any(r.family == "Weir" for r in wanted):
             edits = run_edits(setup, args)
         versions = [v for v in (version_of(f, setup) for f in ("Weir", "nginx", "HAProxy", "Envoy")) if v]
-        result = report.collect(args, proxies, samples, edits, skipped, warnings, versions, setup, time.monotonic() - say.started)
+        result = report.collect(args, proxies, samples, edits, skipped, warnings, versions, setup,
+                                time.monotonic() - say.started)
     report.write(args.results, result)
     print("\n" + report.markdown(result))
     say(f"written: {os.path.relpath(args.results)}/latest.md, latest.json, scorecard.svg")

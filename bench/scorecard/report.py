@@ -99,7 +99,8 @@ def targets(result):
     if "Weir" in by_name:
         for peer in ("nginx", "HAProxy"):
             if peer in by_name:
-                add(f"plain Weir at or below {peer}", "us a request", by_name[peer]["cpu_us"], by_name["Weir"]["cpu_us"])
+                add(f"plain Weir at or below {peer}", "us a request", by_name[peer]["cpu_us"],
+                    by_name["Weir"]["cpu_us"])
     if "Weir 5" in result["filter_cost"]:
         add("each header filter (of 5)", "us a request", 1.0, result["filter_cost"]["Weir 5"])
     if "Weir + 5 filters" in by_name:
@@ -118,13 +119,32 @@ def time_text(us):
     return f"{us:.0f} us" if us < 1000 else f"{us / 1000:.2f} ms"
 
 
-def markdown(result):
+def conditions(result):
     m = result["machine"]
-    base = next((r["cpu_us"] for r in result["rows"] if r["name"] == "nginx"), None)
     other = statistics.median(r["other_busy"] for r in result["rows"])
+    noisy = ": **not a quiet machine**, compare within this run only" if other > 0.1 else ""
+    return (
+        f"`{result['command']}`, {result['date']}, {result['took']} s; {m['cpu']}, {m['cores']} cores, "
+        f"Linux {m['kernel']}",
+        "; ".join(result["versions"]),
+        "wrk, one thread, 32 kept-alive HTTP/1.1 connections, a 36-byte body from one nginx worker; "
+        f"{result['rounds']} rounds of {result['seconds']} s, the rows in turn within each round; medians",
+        "CPU: user + system of the proxy and its children over requests served. RSS and PSS: their sums after the "
+        "load. Busy: CPU over time; well below 100 % the load, the upstream or other processes set requests/s and "
+        "latency, not the proxy",
+        "the proxy on a core of its own, load and upstream on the others" if result["pinned"] else "cores not pinned",
+        f"other processes of the machine used {other:.2f} cores (median) meanwhile{noisy}",
+        "Lua and Wasm filters make the same edits: read 1 header, add 1 and replace 1 of the request; read 1 and "
+        "add 1 of the response. Envoy and Weir run the same .wasm (Envoy under V8)",
+    )
+
+
+def markdown(result):
+    base = next((r["cpu_us"] for r in result["rows"] if r["name"] == "nginx"), None)
     lines = ["# Scorecard", ""]
     lines += table(
-        ["proxy, one worker", "CPU us/request", "min-max", "x nginx", "requests/s", "p50", "p99", "RSS MiB", "PSS MiB", "busy"],
+        ["proxy, one worker", "CPU us/request", "min-max", "x nginx", "requests/s", "p50", "p99", "RSS MiB", "PSS MiB",
+         "busy"],
         [[r["name"], f"**{r['cpu_us']:.1f}**", f"{r['cpu_us_min']:.1f}-{r['cpu_us_max']:.1f}",
           f"{r['cpu_us'] / base:.2f}" if base else "", f"{r['rps']:,.0f}", time_text(r["p50_us"]), time_text(r["p99_us"]),
           f"{r['rss_kib'] / 1024:.1f}", f"{r['pss_kib'] / 1024:.1f}", f"{r['busy']:.0%}"] for r in result["rows"]])
@@ -140,22 +160,10 @@ def markdown(result):
     if result["targets"]:
         lines += ["", "## Targets", ""]
         lines += table(["target", "at most", "found", ""],
-                       [[t["what"], f"{t['limit']:.1f} {t['unit']}", f"{t['found']:.2f}", "met" if t["met"] else "**missed**"]
-                        for t in result["targets"]])
+                       [[t["what"], f"{t['limit']:.1f} {t['unit']}", f"{t['found']:.2f}",
+                         "met" if t["met"] else "**missed**"] for t in result["targets"]])
     lines += ["", "## How", ""]
-    lines += [f"- {line}" for line in (
-        f"`{result['command']}`, {result['date']}, {result['took']} s; {m['cpu']}, {m['cores']} cores, Linux {m['kernel']}",
-        "; ".join(result["versions"]),
-        f"wrk, one thread, 32 kept-alive HTTP/1.1 connections, a 36-byte body from one nginx worker; {result['rounds']} rounds "
-        f"of {result['seconds']} s, the rows in turn within each round; medians",
-        "CPU: user + system of the proxy and its children over requests served. RSS and PSS: their sums after the load. "
-        "Busy: CPU over time; well below 100 % the load, the upstream or other processes set requests/s and latency, not the proxy",
-        "the proxy on a core of its own, load and upstream on the others" if result["pinned"] else "cores not pinned",
-        f"other processes of the machine used {other:.2f} cores (median) meanwhile"
-        + (": **not a quiet machine**, compare within this run only" if other > 0.1 else ""),
-        "Lua and Wasm filters make the same edits: read 1 header, add 1 and replace 1 of the request; read 1 and add 1 of the "
-        "response. Envoy and Weir run the same .wasm (Envoy under V8)",
-    ) if line]
+    lines += [f"- {line}" for line in conditions(result) if line]
     lines += [f"- **left out:** {line}" for line in result["skipped"]]
     lines += [f"- **warning:** {line}" for line in result["warnings"]]
     return "\n".join(lines) + "\n"

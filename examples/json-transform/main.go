@@ -251,7 +251,10 @@ func (s *stream) finishResponse() {
 		proxywasm.LogWarnf("a response is withheld: %v", err)
 		out = json.RawMessage(`{"error":"response withheld"}`)
 	}
-	warn(proxywasm.ReplaceHttpResponseBody(out))
+	if err = proxywasm.ReplaceHttpResponseBody(out); err != nil {
+		proxywasm.LogWarnf("a response is cut: %v", err)
+		warn(proxywasm.SendHttpResponse(500, nil, nil, -1)) // after its head this resets the stream
+	}
 }
 
 func (s *stream) cleaned() (json.RawMessage, error) {

@@ -24,7 +24,7 @@ enum { LISTEN_BACKLOG = 4096, BUILDER_THREADS = 2, SECOND_MS = 1000 };
 static void mail_listener(struct control *c, unsigned worker, enum worker_mail type, const struct addr *addr, int fd)
 {
     struct mail_listener *m = mem_zalloc(sizeof *m);
-    m->mail.type = type;
+    m->mail.type = (int)type;
     m->addr = *addr;
     m->fd = fd;
     mailbox_post(worker_mailbox(c->workers[worker]), &m->mail);
@@ -419,7 +419,7 @@ static void mail_plain(struct control *c, enum worker_mail type)
 {
     for (unsigned i = 0; i < c->worker_count; i++) {
         struct mail *m = mem_zalloc(sizeof *m);
-        m->type = type;
+        m->type = (int)type;
         mailbox_post(worker_mailbox(c->workers[i]), m);
     }
 }

@@ -753,8 +753,13 @@ void delivery_free(struct delivery *d)
         list_remove(n);
         loop_timer_close(&r->timer, retry_closed);
     }
-    LIST_EACH (n, &d->retired)
-        retired_tell(d, LIST_ENTRY(n, struct retired, node));
+    /* The workers are gone already: nobody is left to tell. */
+    LIST_EACH (n, &d->retired) {
+        struct retired *r = LIST_ENTRY(n, struct retired, node);
+        list_remove(n);
+        plugin_unref(r->plugin);
+        mem_free(r);
+    }
     loop_task_cancel(&d->notify);
     mem_free(d);
 }

@@ -116,7 +116,7 @@ function onlyValue(name: string): string {
 // The given number of random bytes, not all zero, as hexadecimal digits.
 function randomHex(bytes: i32): string {
   let raw = new Uint8Array(bytes);
-  random_get(raw.dataStart, bytes);
+  if (random_get(raw.dataStart, bytes) != 0) throw new Error("no random numbers");
   raw[0] |= 1;
   let text = "";
   for (let i = 0; i < bytes; i++) {
