@@ -74,7 +74,8 @@ static void count_handle(uv_handle_t *handle, void *arg)
         n->open++;
 }
 
-/* A close callback may close the next handle of its owner, so what is open is judged once nothing is closing any more. */
+/* A close callback may close the next handle of its owner, so what is open is judged once nothing is closing any more.
+ */
 static void run_until_closed(struct loop *loop)
 {
     struct handle_count n;

@@ -85,6 +85,7 @@ struct plugin_vm {
     void *host;
     uint64_t token;
     bool configuring; /* the root is being created or configured: 0.1.0's get_configuration gives the plugin's */
+    bool starting;    /* in _initialize, main or _start: proc_exit(0) is a good end */
     bool attached, detaching, draining, told;
     atomic_bool dead;
     int fn[CB_COUNT], fn_alloc;
@@ -123,8 +124,6 @@ struct plugin_vm {
     struct abi_pair *pairs; /* PAIRS_MAX_COUNT, made on first need */
     uint32_t warned;        /* bits of enum warning */
 
-    bool exited; /* proc_exit was called */
-    uint32_t exit_code;
     enum vm_result failure;
     const char *failed_in; /* name of the callback */
     char *reason;

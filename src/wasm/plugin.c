@@ -229,7 +229,7 @@ static bool bind_functions(struct plugin_vm *pv, char **error)
     return true;
 }
 
-/* Not a callback of the ABI: _initialize, main and _start. proc_exit(0) is how a command ends well. */
+/* Not a callback of the ABI: _initialize, main and _start. */
 static bool run_start(struct plugin_vm *pv, const char *name, int func, char **error)
 {
     union vm_value v[2] = {{0}, {0}};
@@ -237,8 +237,10 @@ static bool run_start(struct plugin_vm *pv, const char *name, int func, char **e
     if (func < 0) {
         return true;
     }
+    pv->starting = true;
     enum vm_result result = vm_call(pv->vm, func, v, pv->plugin->limits.start_deadline_ms);
-    if (result == VM_OK || (pv->exited && pv->exit_code == 0 && result == VM_TRAP)) {
+    pv->starting = false;
+    if (result == VM_OK) {
         return true;
     }
     *error = mem_printf("%s: %s", name, vm_error(pv->vm));

@@ -33,7 +33,8 @@ struct vm {
     uint8_t *memory;      /* never moves (4 GiB are reserved); NULL: not found yet or none */
     uint64_t memory_size; /* as last seen; it only grows */
     unsigned depth;       /* guest entries on the stack */
-    bool stopping;        /* raised or failed: whatever guest frames there are end at the next return */
+    bool stopping;        /* raised, failed or exiting: whatever guest frames there are end at the next return */
+    bool exiting;         /* stopping, but all is well */
     bool slow;            /* the running outermost call was seen by a tick */
     uint64_t deadline_ns, first_tick_ns, last_slow_ns; /* CPU time of this thread */
 
@@ -270,6 +271,13 @@ void vm_raise(struct vm *vm, const char *text)
     vm->stopping = true;
 }
 
+void vm_exit(struct vm *vm)
+{
+    ASSERT(vm->depth == 1 && vm->func_count != 0); /* a handle was made: instantiation is over */
+    vm->exiting = !vm->stopping;
+    vm->stopping = true;
+}
+
 /* ---- guest to host ---- */
 
 /* Only while the start function runs is the memory not known yet. */
@@ -338,11 +346,23 @@ int vm_func(struct vm *vm, const char *name, const char *params, const char *res
     return (int)vm->func_count++;
 }
 
+/* Takes what the host function's return ended the guest with. */
+static void exited(struct vm *vm, wasmtime_error_t *error, wasm_trap_t *trap)
+{
+    struct ending end = take_ending(error, trap);
+    mem_free(end.text);
+    vm->exiting = vm->stopping = false;
+}
+
 static enum vm_result leave(struct vm *vm, wasmtime_error_t *error, wasm_trap_t *trap)
 {
     vm->depth--;
-    if (UNLIKELY(error != NULL || trap != NULL))
-        (void)fail(vm, error, trap);
+    if (UNLIKELY(error != NULL || trap != NULL)) {
+        if (vm->exiting)
+            exited(vm, error, trap);
+        else
+            (void)fail(vm, error, trap);
+    }
     if (vm->depth == 0) {
         charge_memory(vm);
         disarm(vm);

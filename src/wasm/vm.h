@@ -149,6 +149,9 @@ NODISCARD enum vm_result vm_call(struct vm *vm, int func, union vm_value *values
 bool vm_is_running(const struct vm *vm);
 /* From inside a host function: the guest ends with a trap of this text (copied) when the function returns. */
 void vm_raise(struct vm *vm, const char *text);
+/* As vm_raise, but the end is a good one: the outermost call, whose host function this has to be, returns VM_OK with
+ * values that mean nothing, and the vm may be entered again. Not while vm_new instantiates. */
+void vm_exit(struct vm *vm);
 /* Reason and guest backtrace of the failure, one line: "unreachable; at foo (src/lib.rs:12) < bar < ..." at most 20
  * frames. */
 const char *vm_error(const struct vm *vm);

@@ -240,15 +240,18 @@ WASI_FUNCTION(fd_seek) { return store_time(pv, a[3], 0); }
 
 WASI_FUNCTION(fd_tell) { return store_time(pv, a[1], 0); }
 
-/* Must not return to the guest as if nothing had happened. */
+/* Must not return to the guest as if nothing had happened. It is how a command's start may end well; anything else is a
+ * failure, whatever the code. */
 vm_host_fn_proto wasi_proc_exit;
 void wasi_proc_exit(struct vm *vm, union vm_value *args)
 {
-    struct plugin_vm *pv = abi_enter_any(vm);
-    char *text = mem_printf("proc_exit(%d)", args[0].i32);
+    const struct plugin_vm *pv = abi_enter_any(vm);
 
-    pv->exited = true;
-    pv->exit_code = args[0].u32;
+    if (pv->starting && !pv->allocating && args[0].u32 == 0) {
+        vm_exit(vm);
+        return;
+    }
+    char *text = mem_printf("proc_exit(%d)", args[0].i32);
     vm_raise(vm, text);
     mem_free(text);
 }

@@ -4,7 +4,9 @@ import json
 import random
 import re
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -195,7 +197,6 @@ def test_rate_limit(example, upstream):
 def test_rate_limit_is_one_for_all_workers(example, upstream):
     up = upstream()
     gw = example("rate-limit", up, {"requests": 20, "seconds": 86400}, workers=4)
-    from concurrent.futures import ThreadPoolExecutor
     with ThreadPoolExecutor(16) as pool:  # each on its own connection, so that all workers take part
         statuses = list(pool.map(lambda _: gw.get("/", {"x-api-key": "ann"}).status, range(200)))
     # the shipped burst is 5
@@ -274,7 +275,6 @@ def test_mask_cards_wherever_a_response_is_cut(example, upstream):
 
 # What the upstream sends stays apart on its way: the filter sees the halves in two callbacks.
 def test_mask_cards_streams(example, upstream):
-    import threading
     seen = threading.Event()
 
     def script(x):
@@ -282,7 +282,7 @@ def test_mask_cards_streams(example, upstream):
         x.start(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
         x.send(b"15\r\ndata: first\n\ndata: 41\r\n")
         assert seen.wait(DEADLINE)
-        x.send(b"18\r\n11 1111 1111 1111\n\ndata: \r\n0\r\n\r\n")
+        x.send(b"19\r\n11 1111 1111 1111\n\ndata: \r\n0\r\n\r\n")
 
     up = upstream(script)
     gw = example("mask-cards", up)

@@ -325,7 +325,7 @@ static inline struct str sent(struct rig *r)
 static inline void expect_str(struct str got, const char *want)
 {
     if (!str_is(got, want))
-        print_message(" got: %.*s\nwant: %s\n", STR_ARG(got), want);
+        print_message(" got: %.*s\nwant: %s\n", STR_ARG(got), want != NULL ? want : "(nothing)");
     assert_true(str_is(got, want));
 }
 

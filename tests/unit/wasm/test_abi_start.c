@@ -198,6 +198,30 @@ static void test_failures(void **state)
     }
 }
 
+/* proc_exit(0) ends a start well, from _start, main or _initialize, and the VM goes on; elsewhere it is a trap. */
+static void test_exit_zero(void **state)
+{
+    static const uint32_t reactor[] = {STEP_INITIALIZE, STEP_MAIN, CB_CONTEXT_CREATE, CB_VM_START, CB_CONFIGURE};
+    static const uint32_t started[] = {STEP_START, CB_CONTEXT_CREATE, CB_VM_START, CB_CONFIGURE};
+    char *error = NULL;
+
+    (void)state;
+    fail_how = 3;
+    for (fail_at = STEP_INITIALIZE; fail_at <= STEP_MAIN; fail_at++) {
+        assert_int_equal(start(module, &error), START_OK);
+        assert_int_equal(order_count, ARRAY_LEN(reactor));
+        assert_memory_equal(order, reactor, sizeof reactor);
+    }
+    fail_at = STEP_START;
+    assert_int_equal(start(command, &error), START_OK);
+    assert_int_equal(order_count, ARRAY_LEN(started));
+    assert_memory_equal(order, started, sizeof started);
+    fail_at = CB_VM_START;
+    assert_int_equal(start(command, &error), START_FAILED_VM);
+    assert_non_null(strstr(error, "proxy_on_vm_start: proc_exit(0)"));
+    mem_free(error);
+}
+
 static void test_without_early_ops(void **state)
 {
     struct plugin desc = plugin_desc(module);
@@ -253,6 +277,7 @@ int main(void)
         cmocka_unit_test_setup(test_detect, setup),
         cmocka_unit_test_setup(test_order, setup),
         cmocka_unit_test_setup(test_failures, setup),
+        cmocka_unit_test_setup(test_exit_zero, setup),
         cmocka_unit_test_setup(test_without_early_ops, setup),
         cmocka_unit_test_setup(test_allocator_is_restricted, setup),
     };
