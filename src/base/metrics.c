@@ -421,15 +421,17 @@ static uint32_t bucket_of(uint64_t value)
     return k < BUCKETS - 1 ? k : BUCKETS - 1;
 }
 
-void metrics_observe(metric_id id, uint64_t value)
+void metrics_observe_n(metric_id id, uint64_t value, uint64_t n)
 {
     const struct series *s = series_of(id, METRICS_HISTOGRAM);
-    if (s == NULL)
+    if (s == NULL || n == 0)
         return;
     uint32_t cell = atomic_load_explicit(&s->cell, memory_order_relaxed);
-    cell_add(cell + bucket_of(value), 1);
-    cell_add(cell + BUCKETS, value);
+    cell_add(cell + bucket_of(value), n);
+    cell_add(cell + BUCKETS, value * n);
 }
+
+void metrics_observe(metric_id id, uint64_t value) { metrics_observe_n(id, value, 1); }
 
 void metrics_scale(metric_id id, double scale)
 {

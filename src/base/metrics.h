@@ -30,6 +30,7 @@ void metrics_gauge_add(metric_id id, int64_t n);
 /* Histogram of values in any unit; buckets are powers of two from 1 to 2^30 of it. unit_scale at exposition (e.g. 1e-6: us to s) is given at
  * definition by metrics_scale. */
 void metrics_observe(metric_id id, uint64_t value);
+void metrics_observe_n(metric_id id, uint64_t value, uint64_t n); /* the same value n times */
 void metrics_scale(metric_id id, double scale);
 /* Sum of all slots (counter: total; gauge: value; histogram: count of observations). */
 int64_t metrics_read(metric_id id);

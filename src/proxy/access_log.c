@@ -266,7 +266,7 @@ static void value_of(const struct log_piece *p, const struct stream *s, struct v
     case OP_RESPONSE_TX_DURATION: set_span(v, s->up_head_ns, s->end_ns); break;
     case OP_UPSTREAM_HOST: set_text(v, s->endpoint != NULL ? str_of(s->endpoint->text) : STR_NONE); break;
     case OP_UPSTREAM_CLUSTER: set_text(v, s->cluster != NULL ? str_of(s->cluster->key) : STR_NONE); break;
-    case OP_UPSTREAM_LOCAL_ADDRESS: set_addr(v, s->up_leg != NULL ? pool_leg_local(s->up_leg) : NULL, true); break;
+    case OP_UPSTREAM_LOCAL_ADDRESS: set_addr(v, s->up_local.u.sa.sa_family != 0 ? &s->up_local : NULL, true); break;
     case OP_ATTEMPTS: set_number(v, s->attempts); break;
     case OP_REMOTE: set_addr(v, &s->remote, true); break;
     case OP_REMOTE_IP: set_addr(v, &s->remote, false); break;

@@ -315,7 +315,7 @@ static enum abi_status upstream_port(struct view *v)
 
 static enum abi_status upstream_local_address(struct view *v)
 {
-    const struct addr *a = v->s->up_leg != NULL ? pool_leg_local(v->s->up_leg) : NULL;
+    const struct addr *a = v->s->up_local.u.sa.sa_family != 0 ? &v->s->up_local : NULL;
     return a != NULL ? give_address(v, a) : ABI_NOT_FOUND;
 }
 

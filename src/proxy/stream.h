@@ -60,6 +60,7 @@ struct stream {
     struct endpoint *endpoint;
     struct str request_id, original_path; /* path before filters and rewrites */
     struct addr remote, peer, local;      /* client as trusted X-Forwarded-For says; the socket's peer; our address */
+    struct addr up_local;                 /* our address towards the endpoint; u.sa.sa_family 0 until connected */
     uint64_t conn_id;
 
     enum end_reason reason;

@@ -133,6 +133,7 @@ static void use_endpoint(struct stream *s, struct endpoint *e)
 static void set_leg(struct stream *s, struct leg *leg, bool reused)
 {
     s->up_leg = leg;
+    s->up_local = *pool_leg_local(leg);
     s->up = s->priv->up_request.up;
     s->priv->up_reused = reused;
 }

@@ -47,12 +47,6 @@ bool stream_property_set(struct stream *s, struct str key, struct str value)
 }
 
 static struct addr up_local;
-const struct addr *pool_leg_local(const struct leg *leg)
-{
-    (void)leg;
-    return &up_local;
-}
-
 /* ---- a stream ---- */
 
 struct fixture {
@@ -304,7 +298,6 @@ static void test_addresses(void **state)
 static void test_upstream(void **state)
 {
     struct fixture *f = *state;
-    struct leg leg;
 
     expect_none(f, "upstream.address");
     expect_none(f, "upstream.local_address");
@@ -314,7 +307,7 @@ static void test_upstream(void **state)
     f->stream.endpoint = &f->endpoint;
     f->cluster = (struct cluster){.key = (char *)"shop/api:80", .count = 3};
     f->stream.cluster = &f->cluster;
-    f->stream.up_leg = &leg;
+    f->stream.up_local = up_local;
     f->stream.attempts = 2;
     expect_text(f, "upstream.address", "[::1]:9000");
     expect_int(f, "upstream.port", 9000);
