@@ -89,7 +89,7 @@ def parse_args(argv):
     p.add_argument("--no-log-rows", action="store_true", help="leave out the rows with access logs")
     p.add_argument("--no-pin", dest="pin", action="store_false", help="let the scheduler choose cores")
     p.add_argument("--time-limit", type=int, default=290, help="no further round starts that would end later (s)")
-    p.add_argument("--results", default=os.path.join(BENCH, "results"), help="directory of latest.md, .json and the plot")
+    p.add_argument("--results", default=os.path.join(BENCH, "results"), help="where latest.md, .json and the plot go")
     args = p.parse_args(argv)
     if args.quick:
         args.rounds, args.seconds, args.edits = 2, 1, 10
@@ -191,7 +191,7 @@ def make_run_dir(name):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise BenchError("another bench runs in this build directory; two at once would measure each other") from None
+            raise BenchError("another bench runs in this checkout; two would measure each other") from None
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         run_dir = os.path.join(base, name)
         shutil.rmtree(run_dir, ignore_errors=True)

@@ -83,7 +83,8 @@ def nginx_argv(config, run_dir):
 
 class Upstream(Proxy):
     def prepare(self, setup):
-        config = fill_template(setup, "upstream.conf", "upstream.conf", PORT=self.port, BODY=BODY, **nginx_values(setup))
+        config = fill_template(setup, "upstream.conf", "upstream.conf", PORT=self.port, BODY=BODY,
+                               **nginx_values(setup))
         return nginx_argv(config, setup.run_dir), None
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that never outlive the bench, and what /proc knows of them.
 
-Every child is the leader of a session of its own and dies with us (PDEATHSIG), whatever ends us. CPU time and memory are
-those of a process and all its descendants, so that a master with a worker costs what both cost.
+Every child is the leader of a session of its own and dies with us (PDEATHSIG), whatever ends us. CPU time and memory
+are those of a process and all its descendants, so that a master with a worker costs what both cost.
 """
 
 import ctypes

@@ -37,7 +37,8 @@ def record(setup, proxy, args, data):
     argv = ["perf", "record", "-F", "1999", "-o", data, *(["--call-graph", "dwarf,16384"] if args.graph else []),
             "-p", ",".join(str(pid) for pid in tree(proxy.child.pid)), "--", "sleep", str(args.seconds)]
     time.sleep(1)
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=args.seconds + 30, check=False)
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=args.seconds + 30,
+                          check=False)
     setup.processes.stop(load)
     if done.returncode != 0:
         raise BenchError("perf record failed (kernel.perf_event_paranoid?):\n" + done.stdout.decode())

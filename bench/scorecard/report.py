@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run found: latest.json (everything), latest.md (the table, read by people), scorecard.svg (the README's plot)."""
+"""What a run found: latest.json (everything), latest.md (the table), scorecard.svg (the README's plot)."""
 
 import datetime
 import json
@@ -41,7 +41,8 @@ def collect(args, proxies, samples, edits, skipped, warnings, versions, setup, s
         "rows": rows,
         "skipped": skipped,
         "warnings": warnings,
-        "edits": {kind: {"count": len(e["ms"]), "median_ms": statistics.median(e["ms"]), "p99_ms": percentile(e["ms"], 99),
+        "edits": {kind: {"count": len(e["ms"]), "median_ms": statistics.median(e["ms"]),
+                         "p99_ms": percentile(e["ms"], 99),
                          "failed_requests": e["failed"], "ms": e["ms"]} for kind, e in edits.items()},
     }
     result["filter_cost"] = filter_costs(rows)
@@ -146,7 +147,8 @@ def markdown(result):
         ["proxy, one worker", "CPU us/request", "min-max", "x nginx", "requests/s", "p50", "p99", "RSS MiB", "PSS MiB",
          "busy"],
         [[r["name"], f"**{r['cpu_us']:.1f}**", f"{r['cpu_us_min']:.1f}-{r['cpu_us_max']:.1f}",
-          f"{r['cpu_us'] / base:.2f}" if base else "", f"{r['rps']:,.0f}", time_text(r["p50_us"]), time_text(r["p99_us"]),
+          f"{r['cpu_us'] / base:.2f}" if base else "", f"{r['rps']:,.0f}", time_text(r["p50_us"]),
+          time_text(r["p99_us"]),
           f"{r['rss_kib'] / 1024:.1f}", f"{r['pss_kib'] / 1024:.1f}", f"{r['busy']:.0%}"] for r in result["rows"]])
     if result["filter_cost"]:
         lines += ["", "CPU that one header filter adds: " + "; ".join(

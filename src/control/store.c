@@ -32,12 +32,30 @@ static void object_free(struct store_object *o)
     mem_free(o->name);
     mem_free(o->file);
     diag_free(&o->diag);
+    diag_free(&o->next);
     if (o->good != NULL)
         resource_unref(o->good);
     mem_free(o);
 }
 
-void store_file_set(struct store *s, const char *path, struct str text, const char *error, const char *default_ns)
+static bool diag_same(const struct diag *a, const struct diag *b)
+{
+    if (a->count != b->count)
+        return false;
+    for (size_t i = 0; i < a->count; i++) {
+        char *x = diag_format(&a->entries[i]), *y = diag_format(&b->entries[i]);
+        bool same = strcmp(x, y) == 0;
+        mem_free(x);
+        mem_free(y);
+        if (!same)
+            return false;
+    }
+    return true;
+}
+
+static bool text_same(const char *a, const char *b) { return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0); }
+
+static struct store_file *file_find_or_make(struct store *s, const char *path)
 {
     struct store_file *f = map_get(&s->files, str_of(path));
     if (f == NULL) {
@@ -45,17 +63,23 @@ void store_file_set(struct store *s, const char *path, struct str text, const ch
         f->path = mem_strdup(path);
         map_set(&s->files, str_of(path), f);
     }
-    mem_free(f->error);
-    f->error = NULL;
-    if (error != NULL) {
-        f->error = mem_strdup(error);
-        return;
+    return f;
+}
+
+void store_file_set(struct store *s, const char *path, struct str text, const char *error, const char *default_ns)
+{
+    struct store_file *f = file_find_or_make(s, path);
+    if (!text_same(f->error, error)) {
+        mem_free(f->error);
+        f->error = error != NULL ? mem_strdup(error) : NULL;
+        s->files_changed = true;
     }
-    if (f->text != NULL && str_eq(str_span(f->text, f->text_bytes), text))
+    if (error != NULL || (f->text != NULL && str_eq(str_span(f->text, f->text_bytes), text)))
         return;
     mem_free(f->text);
     f->text = mem_strndup(text.p, text.n);
     f->text_bytes = text.n;
+    s->files_changed = true;
 
     struct documents docs = {0};
     resources_parse(str_span(f->text, f->text_bytes), path, default_ns, &docs);
@@ -74,30 +98,22 @@ void store_file_set(struct store *s, const char *path, struct str text, const ch
 void store_file_remove(struct store *s, const char *path)
 {
     struct store_file *f = map_remove(&s->files, str_of(path));
-    if (f != NULL)
-        file_free(f);
+    if (f == NULL)
+        return;
+    s->files_changed = true;
+    file_free(f);
+}
+
+/* Names no object: its errors are the file's. */
+static bool document_is_nameless(const struct document *d)
+{
+    return d->resource == NULL && (d->kind < 0 || d->name == NULL || d->name[0] == '\0');
 }
 
 static void object_key(struct strbuf *key, enum kind kind, const char *ns, const char *name)
 {
     strbuf_clear(key);
     strbuf_printf(key, "%s/%s/%s", kind_name(kind), ns, name);
-}
-
-/* The diag of the object as the files say it now; tells whether it reads as before. */
-static bool diag_same(const struct diag *a, const struct diag *b)
-{
-    if (a->count != b->count)
-        return false;
-    for (size_t i = 0; i < a->count; i++) {
-        char *x = diag_format(&a->entries[i]), *y = diag_format(&b->entries[i]);
-        bool same = strcmp(x, y) == 0;
-        mem_free(x);
-        mem_free(y);
-        if (!same)
-            return false;
-    }
-    return true;
 }
 
 static bool object_take_resource(struct store_object *o, struct resource *r)
@@ -115,56 +131,105 @@ static bool object_take_resource(struct store_object *o, struct resource *r)
     return true;
 }
 
-static bool settle_document(struct store *s, const struct store_file *f, const struct document *d)
+static struct store_object *object_find_or_make(struct store *s, enum kind kind, const char *ns, const char *name)
 {
-    const char *ns = d->resource != NULL ? d->resource->meta.ns : d->ns;
-    const char *name = d->resource != NULL ? d->resource->meta.name : d->name;
-    int kind = d->resource != NULL ? (int)d->resource->meta.kind : d->kind;
-    if (kind < 0 || name == NULL || name[0] == '\0')
-        return false; /* names no object: its errors are the file's (store_file_errors) */
     struct strbuf key = {0};
-    object_key(&key, (enum kind)kind, ns != NULL ? ns : "", name);
+    object_key(&key, kind, ns, name);
     struct store_object *o = map_get(&s->objects, strbuf_str(&key));
-    bool changed = false;
     if (o == NULL) {
         o = mem_zalloc(sizeof *o);
-        o->kind = (enum kind)kind;
-        o->ns = mem_strdup(ns != NULL ? ns : "");
+        o->kind = kind;
+        o->ns = mem_strdup(ns);
         o->name = mem_strdup(name);
+        o->gap = f->gap && d->resource == NULL && is_plugin(o->kind); /* the file was one at start */
         map_set(&s->objects, strbuf_str(&key), o);
-        changed = true;
     }
     strbuf_free(&key);
-    struct diag now = {0};
+    return o;
+}
+
+static bool is_plugin(enum kind kind) { return kind == KIND_WASM_PLUGIN || kind == KIND_TRAFFIC_EXTENSION; }
+
+static bool settle_document(struct store *s, const struct store_file *f, const struct document *d)
+{
+    if (document_is_nameless(d))
+        return false;
+    const struct meta *meta = d->resource != NULL ? &d->resource->meta : NULL;
+    const char *ns = meta != NULL ? meta->ns : d->ns;
+    struct store_object *o = object_find_or_make(s, meta != NULL ? meta->kind : (enum kind)d->kind,
+                                                 ns != NULL ? ns : "", meta != NULL ? meta->name : d->name);
     if (o->seen) {
-        diag_append(&now, &o->diag);
-        if (strcmp(o->file, f->path) != 0 || o->line != d->line)
-            diag_add(&now, DIAG_ERROR, f->path, d->line, 1, d->title,
-                     "is already defined at %s:%u; this one is not used", o->file, o->line);
-    } else {
-        o->seen = true;
-        diag_append(&now, &d->diag);
-        if (o->file == NULL || strcmp(o->file, f->path) != 0) {
-            mem_free(o->file);
-            o->file = mem_strdup(f->path);
-        }
-        o->line = d->line;
-        if (d->resource != NULL) {
-            changed |= object_take_resource(o, d->resource);
-        } else if (!o->stale) {
-            o->stale = true;
-            changed = true;
-        }
+        diag_add(&o->next, DIAG_ERROR, f->path, d->line, 1, d->title,
+                 "is already defined at %s:%u; this one is not used", o->file, o->line);
+        return false;
     }
-    changed |= !diag_same(&o->diag, &now);
-    diag_free(&o->diag);
-    o->diag = now;
+    bool changed = o->file == NULL;
+    o->seen = true;
+    o->missing_ms = 0;
+    diag_append(&o->next, &d->diag);
+    if (o->file == NULL || strcmp(o->file, f->path) != 0) {
+        mem_free(o->file);
+        o->file = mem_strdup(f->path);
+    }
+    o->line = d->line;
+    if (d->resource != NULL)
+        return object_take_resource(o, d->resource) || changed;
+    changed |= !o->stale;
+    o->stale = true;
     return changed;
 }
 
-bool store_settle(struct store *s)
+static const struct document *nameless_document(const struct store *s, const char *path)
 {
-    bool changed = false;
+    const struct store_file *f = path != NULL ? map_get(&s->files, str_of(path)) : NULL;
+    for (size_t i = 0; f != NULL && i < f->docs.count; i++)
+        if (document_is_nameless(&f->docs.list[i]))
+            return &f->docs.list[i];
+    return NULL;
+}
+
+/* No file names it now. True: it is gone. */
+static bool object_is_gone(struct store *s, struct store_object *o, uint64_t now_ms)
+{
+    const struct document *nameless = nameless_document(s, o->file);
+    if (nameless != NULL && o->good != NULL) {
+        /* It may be this one, its name spoilt by the edit: not known, so it stays. */
+        o->stale = true;
+        o->missing_ms = 0;
+        diag_add(&o->next, DIAG_ERROR, o->file, nameless->line, 1, NULL,
+                 "this document names no object; %s %s%s%s, which stood in this file, is kept until it is mended",
+                 kind_name(o->kind), o->ns, o->ns[0] != '\0' ? "/" : "", o->name);
+        return false;
+    }
+    if (o->missing_ms == 0)
+        o->missing_ms = now_ms;
+    if (now_ms - o->missing_ms >= STORE_GONE_MS)
+        return true;
+    diag_append(&o->next, &o->diag);
+    s->missing++;
+    return false;
+}
+
+static bool settle_unseen(struct store *s, uint64_t now_ms)
+{
+    struct map gone = {0};
+    s->missing = 0;
+    MAP_EACH (e, &s->objects) {
+        struct store_object *o = e->value;
+        if (!o->seen && object_is_gone(s, o, now_ms))
+            map_set(&gone, e->key, o);
+    }
+    MAP_EACH (e, &gone)
+        object_free(map_remove(&s->objects, e->key));
+    bool any = gone.count > 0;
+    map_free(&gone);
+    return any;
+}
+
+bool store_settle(struct store *s, uint64_t now_ms)
+{
+    bool changed = s->files_changed;
+    s->files_changed = false;
     MAP_EACH (e, &s->objects)
         ((struct store_object *)e->value)->seen = false;
     MAP_EACH (e, &s->files) {
@@ -172,15 +237,14 @@ bool store_settle(struct store *s)
         for (size_t i = 0; i < f->docs.count; i++)
             changed |= settle_document(s, f, &f->docs.list[i]);
     }
-    struct map gone = {0};
-    MAP_EACH (e, &s->objects)
-        if (!((struct store_object *)e->value)->seen)
-            map_set(&gone, e->key, e->value);
-    MAP_EACH (e, &gone) {
-        object_free(map_remove(&s->objects, e->key));
-        changed = true;
+    changed |= settle_unseen(s, now_ms);
+    MAP_EACH (e, &s->objects) {
+        struct store_object *o = e->value;
+        changed |= !diag_same(&o->diag, &o->next);
+        diag_free(&o->diag);
+        o->diag = o->next;
+        o->next = (struct diag){0};
     }
-    map_free(&gone);
     if (changed)
         s->version++;
     return changed;
@@ -203,9 +267,8 @@ void store_file_errors(const struct store *s, struct diag *out)
             diag_add(out, DIAG_ERROR, f->path, 0, 0, NULL, "%s", f->error);
         diag_append(out, &f->syntax);
         for (size_t i = 0; i < f->docs.count; i++) {
-            const struct document *d = &f->docs.list[i];
-            if (d->resource == NULL && (d->kind < 0 || d->name == NULL || d->name[0] == '\0'))
-                diag_append(out, &d->diag);
+            if (document_is_nameless(&f->docs.list[i]))
+                diag_append(out, &f->docs.list[i].diag);
         }
     }
 }
@@ -220,8 +283,6 @@ size_t store_bad_count(const struct store *s)
         n += ((struct store_object *)e->value)->diag.errors > 0;
     return n;
 }
-
-static bool is_plugin(enum kind kind) { return kind == KIND_WASM_PLUGIN || kind == KIND_TRAFFIC_EXTENSION; }
 
 void store_mark_gaps(struct store *s)
 {

@@ -21,20 +21,29 @@ struct store_object {
     bool stale;          /* the newest text is bad: `good` is older */
     bool gap;            /* a plugin whose text was bad when the process started: no good version is known */
     bool seen;           /* mark of the scan going on */
+    struct diag next;    /* of the scan going on; becomes diag */
+    uint64_t missing_ms; /* since when no file names it; 0: one does */
 };
 
 struct store {
     struct map objects; /* "Kind/ns/name" -> struct store_object */
     struct map files;   /* path -> struct store_file */
     uint64_t version;   /* goes up with every change of meaning or status */
+    size_t missing;     /* objects that no file names any more, not yet taken away */
+    bool files_changed; /* a file's own errors are others than at the last settle */
 };
+
+/* How long an object must be named by no file before it is gone. A file that is being rewritten is empty, half there or
+ * away for a moment; a plugin that went with it would let requests pass it. */
+enum { STORE_GONE_MS = 100 };
 
 /* The file's text as it is now; unreadable: text.p NULL and error says why. Does nothing when the bytes are those of
  * last time. */
 void store_file_set(struct store *s, const char *path, struct str text, const char *error, const char *default_ns);
 void store_file_remove(struct store *s, const char *path);
-/* Applies what the files say now to the objects; true when something changed. */
-bool store_settle(struct store *s);
+/* Applies what the files say now to the objects; true when something changed, be it only an error text. Settle again
+ * STORE_GONE_MS later while `missing` is not 0. now_ms is of any clock that does not begin at 0. */
+bool store_settle(struct store *s, uint64_t now_ms);
 const struct store_object *store_find(const struct store *s, enum kind kind, const char *ns, const char *name);
 /* Errors of files that do not parse, one diag entry each. */
 void store_file_errors(const struct store *s, struct diag *out);

@@ -103,11 +103,11 @@ static void frame_response(const struct h1 *h, const struct message *msg, bool e
 }
 
 /* A request that will not be read to its end, or whose body the client may never send, ends the connection. */
-static bool must_close(const struct h1 *h, enum message_body body, bool end)
+static bool must_close(const struct h1 *h, const struct message *msg, enum message_body body, bool end)
 {
     bool unread_request = h->in_state != H1_END && !h->upgrade;
 
-    return h->closing || body == BODY_CLOSE || (unread_request && end) ||
+    return h->closing || msg->close || body == BODY_CLOSE || (unread_request && end) ||
            (unread_request && h->peer_expects_continue && !h->interim_sent);
 }
 
@@ -126,7 +126,7 @@ static void send_response(struct h1 *h, const struct message *msg, bool end)
         return;
     }
     frame_response(h, msg, end, &head, &body);
-    if (must_close(h, body, end))
+    if (must_close(h, msg, body, end))
         h->keep_alive = false;
     if (!h->keep_alive)
         head.connection = H1_CONNECTION_CLOSE;

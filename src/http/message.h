@@ -30,6 +30,7 @@ struct message {
     bool upgrade;            /* request: asks to upgrade (body is BODY_NONE); response: 101 (body is BODY_TUNNEL) */
     bool expect_continue;    /* request has "Expect: 100-continue" */
     bool keep_alive;         /* the peer lets the connection go on after this exchange */
+    bool close;              /* response to be sent: the connection ends after it, and the head says so */
     size_t head_bytes;       /* as received, for request.headers_bytes and the like */
 };
 

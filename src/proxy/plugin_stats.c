@@ -2,7 +2,7 @@
  *
  * From the counters that the ABI layer keeps in each VM to metrics: once a second, and when a VM ends, what has been
  * counted since is added to the series of the plugin's name. So a callback costs no more than what the VM counts, and a
- * series lives on through generations and VMs. Series come into being with the first thing to count.
+ * series lives on through generations and VMs, until the plugin is gone. Series come into being with the first thing to count.
  */
 #include "proxy/plugin_slot_priv.h"
 
@@ -16,7 +16,7 @@ static metric_id define(const struct plugin_slot *slot, enum metric_type type, c
     metrics_label(&labels, "plugin", str_of(slot->plugin->name));
     if (key != NULL)
         metrics_label(&labels, key, str_of(value));
-    metric_id id = metrics_define(type, str_of(name), strbuf_str(&labels), help);
+    metric_id id = plugin_metric(slot->plugin, type, str_of(name), strbuf_str(&labels), help);
     strbuf_free(&labels);
     return id;
 }
@@ -55,13 +55,7 @@ static uint64_t news(const _Atomic uint64_t *cell, uint64_t *seen)
 }
 
 /* Bucket i holds times below 2^i us: in the histogram's unit, us, the middle of it. */
-static void observe(metric_id id, unsigned bucket, uint64_t n)
-{
-    uint64_t us = (UINT64_C(3) << bucket) / 4;
-
-    for (; n != 0; n--)
-        metrics_observe(id, us);
-}
+static uint64_t bucket_us(unsigned i) { return (UINT64_C(3) << i) / 4; }
 
 static void fold_times(struct slot_vm *sv, enum plugin_callback cb)
 {
@@ -74,7 +68,8 @@ static void fold_times(struct slot_vm *sv, enum plugin_callback cb)
         metrics_scale(*id, 1e-6);
     }
     for (unsigned b = 0; b < ARRAY_LEN(sv->seen.cb[cb].bucket); b++)
-        observe(*id, b, news(&plugin_vm_stats(sv->vm)->cb[cb].bucket[b], &sv->seen.cb[cb].bucket[b]));
+        metrics_observe_n(*id, bucket_us(b),
+                          news(&plugin_vm_stats(sv->vm)->cb[cb].bucket[b], &sv->seen.cb[cb].bucket[b]));
 }
 
 static void fold_memory(struct slot_vm *sv, int64_t now)

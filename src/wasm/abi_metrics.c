@@ -5,6 +5,7 @@
  * clashes with another type, becomes a metric that counts nowhere. A guest must never reach the gateway's own series.
  */
 #include "wasm/abi.h"
+#include "wasm/series.h"
 
 enum { NAME_MAX_BYTES = 512 };
 
@@ -23,6 +24,12 @@ static bool is_reserved(struct str name)
     return false;
 }
 
+static void warn_over(struct plugin_vm *pv)
+{
+    abi_warn_once(pv, WARN_METRICS, "more than %u metrics, or one without a name: not counted",
+                  pv->plugin->limits.max_metrics);
+}
+
 static metric_id define(struct plugin_vm *pv, enum abi_metric type, struct str name)
 {
     static const enum metric_type types[] = {METRICS_COUNTER, METRICS_GAUGE, METRICS_HISTOGRAM};
@@ -32,8 +39,12 @@ static metric_id define(struct plugin_vm *pv, enum abi_metric type, struct str n
         strbuf_addz(full, "wasmcustom_");
     }
     strbuf_add(full, name);
-    metric_id id = metrics_define(types[type], strbuf_str(full), STR_NONE, "defined by a Wasm plugin");
-    if (id == METRIC_NONE) {
+    bool over;
+    metric_id id =
+        series_define_guest(pv->plugin->series, types[type], strbuf_str(full), pv->plugin->limits.max_metrics, &over);
+    if (over) {
+        warn_over(pv);
+    } else if (id == METRIC_NONE) {
         abi_warn_once(pv, WARN_METRIC_TYPE,
                       "metric \"%.*s\" is not counted: its name has another type, or there are too many",
                       STR_ARG(name));
@@ -63,8 +74,7 @@ ABI_FUNCTION(define_metric)
         return ABI_OK;
     }
     if (pv->metric_count >= pv->plugin->limits.max_metrics || name.n == 0) {
-        abi_warn_once(pv, WARN_METRICS, "more than %u metrics, or one without a name: not counted",
-                      pv->plugin->limits.max_metrics);
+        warn_over(pv);
         abi_store_u32(pv, a[3], guest_id(0x3ffffffe, type)); /* an id that no index has; see metric_of */
         return ABI_OK;
     }

@@ -6,6 +6,7 @@
  * behind in the process-wide tables.
  */
 #include "wasm/abi.h"
+#include "wasm/series.h"
 
 enum { TABLE_ELEMENTS = 100 * 1000 /* a known Go WAF has 19,907 */ };
 
@@ -42,6 +43,7 @@ struct plugin *plugin_new(const struct plugin *desc)
         p->env[i] = (struct plugin_env){dup_or_empty(desc->env[i].name), dup_or_empty(desc->env[i].value)};
     }
     p->module = module_ref(desc->module);
+    p->series = series_open(str_of(p->name));
     return p;
 }
 
@@ -61,12 +63,19 @@ void plugin_unref(struct plugin *p)
         mem_free(p->env[i].value);
     }
     module_unref(p->module);
+    series_close(p->series);
     mem_free(p->env);
     mem_free(p->name);
     mem_free(p->root_id);
     mem_free(p->vm_id);
     mem_free(p->config);
     mem_free(p);
+}
+
+metric_id plugin_metric(const struct plugin *p, enum metric_type type, struct str name, struct str labels,
+                        const char *help)
+{
+    return series_define(p->series, type, name, labels, help);
 }
 
 /* ---- what a module must look like ---- */

@@ -13,6 +13,7 @@
 
 #include <stdatomic.h>
 
+#include "base/metrics.h"
 #include "wasm/host_ops.h"
 #include "wasm/vm.h"
 
@@ -56,6 +57,7 @@ struct plugin {
     enum abi_version abi;
     struct module *module; /* one reference */
     char sha256[65];       /* of the wasm */
+    struct series_set *series; /* made by plugin_new: the metrics of this name */
 };
 /* Defaults of every limit. */
 struct plugin_limits plugin_limits_default(void);
@@ -63,6 +65,10 @@ struct plugin_limits plugin_limits_default(void);
 struct plugin *plugin_new(const struct plugin *desc);
 struct plugin *plugin_ref(struct plugin *p);
 void plugin_unref(struct plugin *p);
+/* As metrics_define, of a series about this plugin: it is removed with the last generation of the plugin's name. Any
+ * thread. */
+metric_id plugin_metric(const struct plugin *p, enum metric_type type, struct str name, struct str labels,
+                        const char *help);
 
 /* First marker export of function kind; *warning (constant) when an unknown 0.2 marker is taken as 0.2.1. ABI_NONE: not
  * a Proxy-Wasm module. */

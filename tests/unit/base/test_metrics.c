@@ -163,6 +163,13 @@ static void test_quantile(void **state)
     assert_in_range(metrics_quantile(h, 1), 4096, 8192);
     metric_id far = metrics_define(METRICS_HISTOGRAM, STR("t_far"), STR_NONE, NULL);
     metrics_observe(far, UINT64_MAX);
+    metric_id many = metrics_define(METRICS_HISTOGRAM, STR("t_many"), STR_NONE, NULL);
+    metrics_observe_n(many, 100, 7);
+    metrics_observe_n(many, 100, 0);
+    metrics_observe_n(METRIC_NONE, 100, 1);
+    assert_int_equal(metrics_read(many), 7);
+    assert_true(line_value("t_many_sum") == 700);
+    assert_true(line_value("t_many_bucket{le=\"128\"}") == 7);
     assert_int_equal(metrics_quantile(far, 0.5), UINT64_C(1) << 30);
 }
 

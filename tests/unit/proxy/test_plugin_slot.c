@@ -67,6 +67,12 @@ void plugin_vm_free(struct plugin_vm *pv)
 
 struct plugin *plugin_vm_plugin(const struct plugin_vm *pv) { return pv->plugin; }
 bool plugin_vm_is_dead(const struct plugin_vm *pv) { return pv->dead; }
+metric_id plugin_metric(const struct plugin *p, enum metric_type type, struct str name, struct str labels,
+                        const char *help)
+{
+    (void)p;
+    return metrics_define(type, name, labels, help);
+}
 uint64_t plugin_vm_memory_bytes(const struct plugin_vm *pv) { return pv->dead ? 0 : 65536; }
 bool plugin_vm_has(const struct plugin_vm *pv, enum plugin_callback cb) { return pv->has[cb]; }
 const struct plugin_vm_stats *plugin_vm_stats(const struct plugin_vm *pv) { return &pv->stats; }
