@@ -100,6 +100,15 @@ func (p *plugin) configure(text []byte) error {
 			return fmt.Errorf("%q cannot be a header to edit", name)
 		}
 	}
+	sources := map[string]bool{}
+	for from := range h.Rename {
+		sources[strings.ToLower(from)] = true
+	}
+	for _, to := range h.Rename {
+		if sources[strings.ToLower(to)] { // which came first would matter
+			return fmt.Errorf("%q is renamed and a new name", to)
+		}
+	}
 	for path, value := range p.config.Request.Body.Set {
 		p.sets = append(p.sets, bodySet{splitPath(path), value})
 	}
@@ -246,10 +255,13 @@ func (s *stream) OnHttpResponseTrailers(int) types.Action {
 }
 
 func (s *stream) finishResponse() {
-	out, err := s.cleaned()
+	out, changed, err := s.cleaned()
 	if err != nil {
 		proxywasm.LogWarnf("a response is withheld: %v", err)
-		out = json.RawMessage(`{"error":"response withheld"}`)
+		out, changed = json.RawMessage(`{"error":"response withheld"}`), true
+	}
+	if !changed {
+		return
 	}
 	if err = proxywasm.ReplaceHttpResponseBody(out); err != nil {
 		proxywasm.LogWarnf("a response is cut: %v", err)
@@ -257,19 +269,22 @@ func (s *stream) finishResponse() {
 	}
 }
 
-func (s *stream) cleaned() (json.RawMessage, error) {
+// cleaned is the response body without the fields to drop, and whether it had any.
+func (s *stream) cleaned() (json.RawMessage, bool, error) {
 	if s.compressed {
-		return nil, fmt.Errorf("it is compressed")
+		return nil, false, fmt.Errorf("it is compressed")
 	}
 	body, err := proxywasm.GetHttpResponseBody(0, math.MaxInt32)
 	if err == nil {
 		err = checkJSON(body)
 	}
-	out := json.RawMessage(body)
+	out, changed := json.RawMessage(body), false
 	for _, path := range s.plugin.drops {
+		did := false
 		if err == nil {
-			out, _, err = removeField(out, path)
+			out, did, err = removeField(out, path)
 		}
+		changed = changed || did
 	}
-	return out, err
+	return out, changed, err
 }

@@ -99,7 +99,7 @@ bool pw_on_configure(uint32_t root, uint32_t config_size)
     if (!read_types(config)) {
         return fail("contentTypes must be a list of 1 to 32 strings without escapes");
     }
-    masked_metric = pw_define_metric(PW_COUNTER, "mask_cards_bodies_masked");
+    masked_metric = pw_define_metric(PW_COUNTER, "mask_cards_chunks_masked");
     return true;
 }
 
@@ -185,19 +185,20 @@ static enum pw_action mask(uint32_t ctx, enum pw_stream which, enum pw_buffer bu
     }
     PW_AUTO struct pw_str in = pw_get_buffer(buffer, 0, size);
     PW_AUTO struct pw_str out = {pw_alloc(in.n + 2 * HELD_MAX), 0};
-    if (out.p == NULL) {
-        __builtin_trap(); /* never unmasked: the gateway ends the stream by the fail strategy */
+    if (in.n != size || out.p == NULL) {
+        __builtin_trap(); /* out of memory; never unmasked: the fail strategy decides */
     }
     bool waited = m->n != 0, found = false;
     out.n = masker_feed(m, &rules.rules, in.p, in.n, out.p, &found);
     if (end) {
         out.n += masker_end(m, &rules.rules, out.p + out.n, &found);
     }
-    if (waited || found || out.n != in.n) {
-        pw_set_buffer(buffer, 0, UINT32_MAX, out);
-    }
     if (found) {
         pw_increment(masked_metric, 1);
+    }
+    if ((waited || found || out.n != in.n) && pw_set_buffer(buffer, 0, UINT32_MAX, out) != PW_OK) {
+        pw_close(which);
+        return PW_PAUSE;
     }
     return PW_CONTINUE;
 }

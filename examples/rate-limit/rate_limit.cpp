@@ -1,25 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// rate-limit: so many requests per client in so many seconds, over all workers. Traffic shaping in C++ over proxy_wasm.hpp.
+// rate-limit: so many requests per client in so many seconds, over all workers. Traffic shaping in C++ over
+// proxy_wasm.hpp.
 //
 //   pluginConfig:
-//     requests: 10          # at least 1
-//     seconds: 60           # in this time
+//     requests: 10          # so many,
+//     seconds: 60           # in this time (default 1)
 //     burst: 5              # at once, after a pause; default: requests
 //     header: x-api-key     # who the client is; default, and for requests without this header: the source address
 //
-// GCRA: for each client one number is shared by all workers, the time at which it has used nothing any more ("TAT"). A request
-// moves it on by seconds / requests; a request that would move it further ahead of now than burst allows is refused with 429 and
-// the exact Retry-After. Two workers that count at once are told apart by compare-and-swap. A client is a hash of its name, so that
-// one entry has a fixed size; Weir keeps the entries within the quota of the vm_id and forgets those least recently used.
+// GCRA: for each client one number is shared by all workers, the time at which it has used nothing any more ("TAT"). A
+// request moves it on by seconds / requests; a request that would move it further ahead of now than burst allows is
+// refused with 429 and the exact Retry-After. Two workers that count at once are told apart by compare-and-swap. A
+// client is a hash of its name, so that one entry has a fixed size; Weir keeps the entries within the quota of the
+// vm_id and forgets those least recently used.
 //
-// Answers carry RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers). A header that anybody can invent is no
-// identity: let a filter of the phase AUTHN check it first.
+// Answers carry RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers). A header that anybody can invent
+// is no identity: let a filter of the phase AUTHN check it first.
 #include "proxy_wasm.hpp"
 
 #include "../config.h"
 
-namespace {
+namespace
+{
 
 constexpr uint64_t kSecond = 1000000000;
 constexpr uint32_t kAnyCas = UINT32_MAX; // for a key that is not there: fails when another worker has just made it
@@ -191,7 +194,7 @@ bool read_number(pw::View config, const char *name, uint64_t otherwise, uint64_t
     if (out >= 1 && out <= most) {
         return true;
     }
-    pw_logf(PW_ERROR, "pluginConfig: %s must be a whole number of 1 and more", name);
+    pw_logf(PW_ERROR, "pluginConfig: %s must be a whole number from 1 to %u", name, static_cast<uint32_t>(most));
     return false;
 }
 
@@ -224,6 +227,10 @@ extern "C" bool pw_on_configure(uint32_t, uint32_t)
         return false;
     }
     limit.interval = limit.seconds * kSecond / limit.requests;
+    if (limit.burst > INT64_MAX / limit.interval) { // times are nanoseconds in 64 bits
+        pw::log(PW_ERROR, "pluginConfig: burst is centuries of requests");
+        return false;
+    }
     refused_metric = pw_define_metric(PW_COUNTER, "rate_limit_refused");
     return true;
 }

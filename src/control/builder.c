@@ -133,6 +133,24 @@ void builder_post(struct builder *b, struct build_job *job)
     pthread_mutex_unlock(&b->lock);
 }
 
+void builder_forget(struct builder *b, uint64_t ticket)
+{
+    struct build_job *found = NULL;
+    pthread_mutex_lock(&b->lock);
+    struct mail **at = &b->first;
+    while (*at != NULL && CONTAINER_OF(*at, struct build_job, mail)->ticket != ticket)
+        at = &(*at)->next;
+    if (*at != NULL) {
+        found = CONTAINER_OF(*at, struct build_job, mail);
+        *at = found->mail.next;
+        if (*at == NULL)
+            b->last = at;
+    }
+    pthread_mutex_unlock(&b->lock);
+    if (found != NULL)
+        build_job_free(found);
+}
+
 void builder_free(struct builder *b)
 {
     pthread_mutex_lock(&b->lock);

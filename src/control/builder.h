@@ -31,6 +31,8 @@ struct builder;
 struct builder *builder_new(struct mailbox *control, unsigned threads);
 /* Takes job. */
 void builder_post(struct builder *b, struct build_job *job);
+/* A job with this ticket (not 0) that no thread has begun goes; one that runs comes back as ever. */
+void builder_forget(struct builder *b, uint64_t ticket);
 /* Waits for the jobs that run (bounded by the start deadlines); those that wait are dropped. */
 void builder_free(struct builder *b);
 /* Frees the job and what is left in it (VMs included). */

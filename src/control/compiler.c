@@ -21,11 +21,11 @@
 
 enum { COMPILE_AT_ONCE = 2, COMPILE_LIMIT_MS = 180 * 1000, ERROR_TEXT_MAX = 4000, MODULE_MAX = 256 * 1024 * 1024 };
 
-struct job {
+struct compile {
     struct list node;
-    struct compiler *owner; /* NULL once the compiler is gone */
+    struct compiler *owner; /* NULL once nobody wants it any more */
     char *wasm, *out, *tier;
-    void (*done)(void *arg, const char *error);
+    compile_done done;
     void *arg;
     uv_process_t process;
     uv_pipe_t errors;
@@ -33,6 +33,7 @@ struct job {
     struct strbuf text;
     char chunk[1024];
     bool timed_out, exited, reading;
+    int spawn_error; /* of libuv */
     int64_t exit_status;
     int signal;
     unsigned open_handles;
@@ -57,7 +58,7 @@ struct compiler *compiler_new(struct loop *loop, const char *program, uint32_t t
     return c;
 }
 
-static void job_free(struct job *j)
+static void job_free(struct compile *j)
 {
     mem_free(j->wasm);
     mem_free(j->out);
@@ -66,53 +67,63 @@ static void job_free(struct job *j)
     mem_free(j);
 }
 
-static void job_closed_one(struct job *j)
+static void job_closed_one(struct compile *j)
 {
     ASSERT(j->open_handles > 0);
     if (--j->open_handles == 0)
         job_free(j);
 }
 static void handle_closed(uv_handle_t *handle) { job_closed_one(handle->data); }
-static void limit_closed(struct loop_timer *timer) { job_closed_one(CONTAINER_OF(timer, struct job, limit)); }
+static void limit_closed(struct loop_timer *timer) { job_closed_one(CONTAINER_OF(timer, struct compile, limit)); }
 
-static void job_close(struct job *j, bool process_started)
+static void job_close(struct compile *j)
 {
-    j->open_handles = 2 + (process_started ? 1u : 0u);
+    j->open_handles = 3;
     uv_close((uv_handle_t *)&j->errors, handle_closed);
     loop_timer_close(&j->limit, limit_closed);
-    if (process_started)
-        uv_close((uv_handle_t *)&j->process, handle_closed);
+    uv_close((uv_handle_t *)&j->process, handle_closed);
 }
 
-/* The child has ended and its error text has been read. */
-static void job_finish(struct job *j)
+/* mem_free; NULL: fine. */
+static char *job_error(const struct compile *j, bool *again)
+{
+    *again = true;
+    if (j->spawn_error != 0)
+        return mem_printf("cannot start the compiler: %s", uv_strerror(j->spawn_error));
+    if (j->timed_out)
+        return mem_printf("the compiler was stopped after %d s", COMPILE_LIMIT_MS / 1000);
+    if (j->signal != 0)
+        return mem_printf("the compiler died of signal %d", j->signal);
+    *again = false;
+    if (j->exit_status == 0)
+        return NULL;
+    return j->text.n > 0 ? str_dup(str_trim(strbuf_str(&j->text)))
+                         : mem_printf("the compiler ended with code %d", (int)j->exit_status);
+}
+
+/* The child has ended and its error text has been read, or it never began. */
+static void job_finish(struct compile *j)
 {
     if (!j->exited || j->reading)
         return;
     struct compiler *c = j->owner;
-    list_remove(&j->node);
-    char *error = NULL;
-    if (j->timed_out)
-        error = mem_printf("the compiler was stopped after %d s", COMPILE_LIMIT_MS / 1000);
-    else if (j->signal != 0)
-        error = mem_printf("the compiler died of signal %d", j->signal);
-    else if (j->exit_status != 0)
-        error = j->text.n > 0 ? str_dup(str_trim(strbuf_str(&j->text)))
-                              : mem_printf("the compiler ended with code %d", (int)j->exit_status);
-    if (error != NULL)
+    bool again = false;
+    char *error = job_error(j, &again);
+    if (error != NULL || c == NULL)
         unlink(j->out);
     if (c != NULL) {
+        list_remove(&j->node);
         c->running_count--;
-        j->done(j->arg, error);
+        j->done(j->arg, error, again);
         start_waiting(c);
     }
     mem_free(error);
-    job_close(j, true);
+    job_close(j);
 }
 
 static void child_ended(uv_process_t *process, int64_t status, int signal_number)
 {
-    struct job *j = process->data;
+    struct compile *j = process->data;
     j->exited = true;
     j->exit_status = status;
     j->signal = signal_number;
@@ -122,13 +133,13 @@ static void child_ended(uv_process_t *process, int64_t status, int signal_number
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
 {
     (void)suggested;
-    struct job *j = handle->data;
+    struct compile *j = handle->data;
     *out = uv_buf_init(j->chunk, sizeof j->chunk);
 }
 
 static void on_error_text(uv_stream_t *stream, ssize_t n, const uv_buf_t *from)
 {
-    struct job *j = stream->data;
+    struct compile *j = stream->data;
     if (n > 0 && j->text.n + (size_t)n <= ERROR_TEXT_MAX)
         strbuf_add(&j->text, str_span(from->base, (size_t)n));
     if (n < 0) {
@@ -140,12 +151,17 @@ static void on_error_text(uv_stream_t *stream, ssize_t n, const uv_buf_t *from)
 
 static void on_limit(struct loop_timer *timer)
 {
-    struct job *j = CONTAINER_OF(timer, struct job, limit);
+    struct compile *j = CONTAINER_OF(timer, struct compile, limit);
+    if (j->spawn_error != 0) {
+        j->exited = true;
+        job_finish(j);
+        return;
+    }
     j->timed_out = true;
     uv_process_kill(&j->process, SIGKILL);
 }
 
-static void job_start(struct compiler *c, struct job *j)
+static void job_start(struct compiler *c, struct compile *j)
 {
     uv_pipe_init(&c->loop->uv, &j->errors, 0);
     j->errors.data = j;
@@ -161,14 +177,9 @@ static void job_start(struct compiler *c, struct job *j)
         {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&j->errors}};
     uv_process_options_t options = {
         .exit_cb = child_ended, .file = c->program, .args = args, .env = env, .stdio_count = 3, .stdio = stdio};
-    int error = uv_spawn(&c->loop->uv, &j->process, &options);
-    if (error != 0) {
-        list_remove(&j->node);
-        c->running_count--;
-        char *text = mem_printf("cannot start the compiler: %s", uv_strerror(error));
-        j->done(j->arg, text);
-        mem_free(text);
-        job_close(j, true);
+    j->spawn_error = uv_spawn(&c->loop->uv, &j->process, &options);
+    if (j->spawn_error != 0) {
+        loop_timer_start(&j->limit, 0); /* told later, as everything is */
         return;
     }
     j->reading = true;
@@ -179,7 +190,7 @@ static void job_start(struct compiler *c, struct job *j)
 static void start_waiting(struct compiler *c)
 {
     while (c->running_count < COMPILE_AT_ONCE && !list_is_empty(&c->waiting)) {
-        struct job *j = LIST_ENTRY(c->waiting.next, struct job, node);
+        struct compile *j = LIST_ENTRY(c->waiting.next, struct compile, node);
         list_remove(&j->node);
         list_push_back(&c->running, &j->node);
         c->running_count++;
@@ -187,10 +198,10 @@ static void start_waiting(struct compiler *c)
     }
 }
 
-void compiler_run(struct compiler *c, const char *wasm, const char *out, const char *tier,
-                  void (*done)(void *arg, const char *error), void *arg)
+struct compile *compiler_run(struct compiler *c, const char *wasm, const char *out, const char *tier, compile_done done,
+                             void *arg)
 {
-    struct job *j = mem_zalloc(sizeof *j);
+    struct compile *j = mem_zalloc(sizeof *j);
     j->owner = c;
     j->wasm = mem_strdup(wasm);
     j->out = mem_strdup(out);
@@ -200,20 +211,43 @@ void compiler_run(struct compiler *c, const char *wasm, const char *out, const c
     list_init(&j->node);
     list_push_back(&c->waiting, &j->node);
     start_waiting(c);
+    return j;
 }
+
+/* Its end is awaited without an owner. */
+static void job_abandon(struct compile *j)
+{
+    list_remove(&j->node);
+    j->owner = NULL;
+    if (j->spawn_error == 0)
+        uv_process_kill(&j->process, SIGKILL);
+}
+
+static bool job_is_running(const struct compile *j) { return j->process.data != NULL; }
+
+void compiler_cancel(struct compile *j)
+{
+    struct compiler *c = j->owner;
+    if (!job_is_running(j)) {
+        list_remove(&j->node);
+        job_free(j);
+        return;
+    }
+    job_abandon(j);
+    c->running_count--;
+    start_waiting(c);
+}
+
+bool compiler_is_full(const struct compiler *c) { return c->running_count >= COMPILE_AT_ONCE; }
 
 void compiler_free(struct compiler *c)
 {
     LIST_EACH (n, &c->waiting) {
         list_remove(n);
-        job_free(LIST_ENTRY(n, struct job, node));
+        job_free(LIST_ENTRY(n, struct compile, node));
     }
-    LIST_EACH (n, &c->running) {
-        struct job *j = LIST_ENTRY(n, struct job, node);
-        list_remove(n);
-        j->owner = NULL;
-        uv_process_kill(&j->process, SIGKILL);
-    }
+    LIST_EACH (n, &c->running)
+        job_abandon(LIST_ENTRY(n, struct compile, node));
     mem_free(c->program);
     mem_free(c->delay);
     mem_free(c);

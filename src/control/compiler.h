@@ -13,10 +13,17 @@ struct compiler;
 struct compiler *compiler_new(struct loop *loop, const char *program, uint32_t test_delay_ms);
 /* Kills what runs. No callback comes any more. */
 void compiler_free(struct compiler *c);
-/* Compiles the file `wasm` into the file `out`. done runs later, on the loop: error is NULL when out is complete, else
- * a text (borrowed). Paths are copied. */
-void compiler_run(struct compiler *c, const char *wasm, const char *out, const char *tier,
-                  void (*done)(void *arg, const char *error), void *arg);
+/* Compiles the file `wasm` into the file `out`. done runs once, later, on the loop: error is NULL when out is complete,
+ * else a text (borrowed), and again says that another try may go better: it was killed, ran out of time, or could not
+ * start. Paths are copied. */
+struct compile;
+typedef void (*compile_done)(void *arg, const char *error, bool again);
+struct compile *compiler_run(struct compiler *c, const char *wasm, const char *out, const char *tier, compile_done done,
+                             void *arg);
+/* done will not run; the child is killed, and what it wrote removed. */
+void compiler_cancel(struct compile *job);
+/* No free place: the next one would wait. */
+bool compiler_is_full(const struct compiler *c);
 
 /* Body of the child (`weir compile-module TIER IN OUT`): returns the exit code; errors go to standard error as one
  * line. */

@@ -9,6 +9,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,9 +18,6 @@
 #include "base/log.h"
 
 enum { RESOURCE_FILE_MAX = 16 * 1024 * 1024, RESCAN_MS = 2000, SETTLE_MS = 5, FILES_MAX = 10000 };
-
-/* The settle timer counts from the loop's cached time, and the store from the scan's: one millisecond of slack. */
-enum { CONFIRM_MS = STORE_GONE_MS + 1 };
 
 struct seen_file {
     dev_t dev;
@@ -47,7 +46,7 @@ struct source_dir {
     void *arg;
     struct map seen;    /* path -> struct seen_file */
     struct map watches; /* directory -> struct watch */
-    struct loop_timer settle, rescan;
+    struct loop_timer settle, confirm, rescan;
 };
 
 char *file_read_all(const char *path, size_t max, size_t *n, char **error)
@@ -125,7 +124,7 @@ static void on_event(uv_fs_event_t *event, const char *name, int events, int sta
     (void)events;
     struct watch *w = event->data;
     /* A little rest, so that an editor's burst of events is one scan. */
-    if (status < 0 || watch_cares(w, name))
+    if ((status < 0 || watch_cares(w, name)) && !loop_timer_is_active(&w->owner->settle))
         loop_timer_start(&w->owner->settle, SETTLE_MS);
 }
 
@@ -258,11 +257,15 @@ static bool gave_files(const struct source_dir *d, const char *path)
     return any;
 }
 
-static void path_failed(struct source_dir *d, const char *path, const char *fmt, const char *detail)
+static void path_failed(struct source_dir *d, const char *path, const char *fmt, ...) PRINTF_LIKE(3, 4);
+static void path_failed(struct source_dir *d, const char *path, const char *fmt, ...)
 {
-    char *text = mem_printf(fmt, detail);
+    char text[256];
+    va_list args;
+    va_start(args, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
     store_file_set(d->store, path, STR_NONE, text, d->default_ns);
-    mem_free(text);
 }
 
 static char **list_directory(DIR *dir, const char *path, size_t *count)
@@ -303,7 +306,7 @@ static void scan_directory(struct source_dir *d, const char *path)
     if (all)
         store_file_remove(d->store, path); /* an error of before */
     else
-        path_failed(d, path, "%s: the rest is not read", "there are more than 10,000 resource files");
+        path_failed(d, path, "there are more than %d resource files: the rest is not read", FILES_MAX);
 }
 
 static void forget_absent(struct source_dir *d)
@@ -329,7 +332,7 @@ static void scan_path(struct source_dir *d, const char *path)
         scan_directory(d, path);
     } else if (error == 0) {
         if (!scan_file(d, path))
-            path_failed(d, path, "%s", "there are more than 10,000 resource files");
+            path_failed(d, path, "there are more than %d resource files: this one is not read", FILES_MAX);
     } else if ((error != ENOENT && error != ENOTDIR) || gave_files(d, path)) {
         path_failed(d, path, "%s; its objects stay as they are", strerror(error));
         keep_files_of(d, path);
@@ -353,23 +356,22 @@ bool source_dir_scan(struct source_dir *d)
     uv_update_time(&d->loop->uv);
     bool changed = store_settle(d->store, loop_now(d->loop) + 1);
     if (d->store->missing > 0)
-        loop_timer_start(&d->settle, CONFIRM_MS);
+        loop_timer_start(&d->confirm, STORE_GONE_MS + 1);
     return changed;
 }
 
-static void on_settle(struct loop_timer *timer)
+static void look(struct source_dir *d)
 {
-    struct source_dir *d = CONTAINER_OF(timer, struct source_dir, settle);
     if (source_dir_scan(d))
         d->changed(d->arg);
 }
 
+static void on_settle(struct loop_timer *timer) { look(CONTAINER_OF(timer, struct source_dir, settle)); }
+static void on_confirm(struct loop_timer *timer) { look(CONTAINER_OF(timer, struct source_dir, confirm)); }
 static void on_rescan(struct loop_timer *timer)
 {
-    struct source_dir *d = CONTAINER_OF(timer, struct source_dir, rescan);
-    loop_timer_start(&d->rescan, RESCAN_MS);
-    if (source_dir_scan(d))
-        d->changed(d->arg);
+    loop_timer_start(timer, RESCAN_MS);
+    look(CONTAINER_OF(timer, struct source_dir, rescan));
 }
 
 struct source_dir *source_dir_new(struct loop *loop, struct store *store, const char *const *paths, size_t count,
@@ -390,6 +392,7 @@ struct source_dir *source_dir_new(struct loop *loop, struct store *store, const 
     }
     d->path_count = count;
     loop_timer_init(&d->settle, loop, on_settle);
+    loop_timer_init(&d->confirm, loop, on_confirm);
     loop_timer_init(&d->rescan, loop, on_rescan);
     loop_timer_start(&d->rescan, RESCAN_MS);
     return d;
@@ -401,10 +404,16 @@ static void rescan_closed(struct loop_timer *timer)
     mem_free(d);
 }
 
+static void confirm_closed(struct loop_timer *timer)
+{
+    struct source_dir *d = CONTAINER_OF(timer, struct source_dir, confirm);
+    loop_timer_close(&d->rescan, rescan_closed);
+}
+
 static void settle_closed(struct loop_timer *timer)
 {
     struct source_dir *d = CONTAINER_OF(timer, struct source_dir, settle);
-    loop_timer_close(&d->rescan, rescan_closed);
+    loop_timer_close(&d->confirm, confirm_closed);
 }
 
 void source_dir_free(struct source_dir *d)

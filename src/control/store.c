@@ -141,7 +141,6 @@ static struct store_object *object_find_or_make(struct store *s, enum kind kind,
         o->kind = kind;
         o->ns = mem_strdup(ns);
         o->name = mem_strdup(name);
-        o->gap = f->gap && d->resource == NULL && is_plugin(o->kind); /* the file was one at start */
         map_set(&s->objects, strbuf_str(&key), o);
     }
     strbuf_free(&key);
@@ -164,6 +163,8 @@ static bool settle_document(struct store *s, const struct store_file *f, const s
         return false;
     }
     bool changed = o->file == NULL;
+    if (changed)
+        o->gap = f->gap && d->resource == NULL && is_plugin(o->kind); /* the file was one at start */
     o->seen = true;
     o->missing_ms = 0;
     diag_append(&o->next, &d->diag);

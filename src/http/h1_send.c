@@ -37,12 +37,12 @@ static void begin_output(struct h1 *h, enum message_body body, uint64_t length, 
     h->out_state = end ? H1_END : H1_BODY;
 }
 
-/* What a guest wrote into :status counts when it is a status; else the message's own. */
+/* What a guest wrote into :status counts when it is a final status; else the message's own. */
 static unsigned final_status(const struct message *msg)
 {
     uint64_t status;
 
-    if (!str_to_u64(headers_value(&msg->headers, HDR_STATUS), 999, &status) || status < 100)
+    if (!str_to_u64(headers_value(&msg->headers, HDR_STATUS), 999, &status) || status < 200)
         status = msg->status;
     return (unsigned)status;
 }

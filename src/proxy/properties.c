@@ -7,6 +7,7 @@
  */
 #include "proxy/properties.h"
 
+#include "proxy/node_address.h"
 #include "proxy/pool.h"
 
 enum { PATH_SEGMENTS_MAX = 16 };
@@ -17,7 +18,7 @@ struct path {
 };
 /* What a leaf looks at. */
 struct view {
-    struct worker *worker;
+    const struct identity *me; /* may be NULL */
     struct stream *s; /* NULL in the root's scope */
     bool ended;
     const struct path *path;
@@ -328,12 +329,12 @@ static enum abi_status upstream_num_endpoints(struct view *v)
 
 /* ---- node: who this gateway is, as Istio tells its proxies ---- */
 
-static const struct identity *identity_of(const struct view *v) { return v->worker->identity; }
+static const struct identity *identity_of(const struct view *v) { return v->me; }
 
 static void add_node_id(const struct view *v, struct strbuf *b)
 {
     const struct identity *me = identity_of(v);
-    strbuf_printf(b, "router~0.0.0.0~%s.%s~%s.svc.cluster.local", me->name, me->ns, me->ns);
+    strbuf_printf(b, "router~%s~%s.%s~%s.svc.cluster.local", node_address(), me->name, me->ns, me->ns);
 }
 
 static void add_node_cluster(const struct view *v, struct strbuf *b)
@@ -695,7 +696,7 @@ static enum abi_status bare_get(struct view *v)
     if (str_is(seg[0], "connection_id"))
         return v->s != NULL ? connection_id(v) : ABI_NOT_FOUND;
     struct path moved = {.seg = {STR("xds"), seg[0]}, .count = 2};
-    struct view bare = {v->worker, v->s, v->ended, &moved, v->out};
+    struct view bare = {v->me, v->s, v->ended, &moved, v->out};
     return leaf_get(&bare, xds_leaves, seg[0], 2);
 }
 
@@ -714,7 +715,7 @@ static enum abi_status known_get(struct view *v)
 enum abi_status property_get(struct worker *w, struct stream *s, bool ended, struct str path, struct strbuf *out)
 {
     struct path split;
-    struct view v = {w, s, ended, &split, out};
+    struct view v = {w->identity, s, ended, &split, out};
     bool found = false;
 
     if (!path_split(path, &split))
@@ -727,10 +728,23 @@ enum abi_status property_get(struct worker *w, struct stream *s, bool ended, str
     return found ? give_str(&v, value) : status;
 }
 
+enum abi_status property_get_root(const struct identity *me, struct str path, struct strbuf *out)
+{
+    struct path split;
+    struct view v = {me, NULL, false, &split, out};
+
+    return path_split(path, &split) ? known_get(&v) : ABI_SERIALIZATION_FAILURE;
+}
+
 enum abi_status property_set(struct stream *s, struct str path, struct str value)
 {
+    static const struct str filter_state = STR_INIT("filter_state\0");
+
     if (s == NULL || path.n == 0)
         return ABI_NOT_FOUND;
     struct str whole = path.p[path.n - 1] == 0 ? str_upto(path, path.n - 1) : path;
+    /* set_envoy_filter_state: kept under its own key, as the access log and filter_state.<key> look it up */
+    if (str_starts(whole, filter_state) && str_find(str_from(whole, filter_state.n), 0) < 0)
+        whole = str_from(whole, filter_state.n);
     return stream_property_set(s, whole, value) ? ABI_OK : ABI_INTERNAL_FAILURE;
 }

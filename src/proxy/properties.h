@@ -14,6 +14,8 @@
  * over, so that no route is looked up any more. Appends to out. SERIALIZATION_FAILURE: an empty path, or a whole tree
  * that has no form of its own. */
 enum abi_status property_get(struct worker *w, struct stream *s, bool ended, struct str path, struct strbuf *out);
+/* What is known without a worker or stream: for a VM that is being built. Any thread. */
+enum abi_status property_get_root(const struct identity *me, struct str path, struct strbuf *out);
 /* Kept for the life of the stream under the whole path, readable by every filter of the chain, but shadowed by what is
  * known. NOT_FOUND without a stream; INTERNAL_FAILURE when the stream's arena is full. */
 enum abi_status property_set(struct stream *s, struct str path, struct str value);

@@ -76,6 +76,9 @@ enum warning {
     WARN_HEADERS_FULL,
     WARN_BODY_FULL,
     WARN_TICK,
+    WARN_PROPERTY,
+    WARN_BODY_WRITE,
+    WARN_SHARED_VALUE,
 };
 
 struct plugin_vm {

@@ -67,7 +67,6 @@ static enum abi_status set_root(struct plugin_vm *pv, struct str path, struct st
     size_t before = own != NULL ? own->n : 0, cost = own != NULL ? 0 : path.n + 128;
 
     if (pv->property_bytes - before + cost + value.n > PROPERTY_MAX_BYTES) {
-        abi_logf(pv, LOG_WARN, "properties of the root context are over %d bytes", PROPERTY_MAX_BYTES);
         return ABI_INTERNAL_FAILURE;
     }
     if (own == NULL) {
@@ -87,6 +86,19 @@ enum abi_status abi_property_set(struct plugin_vm *pv, struct str path, struct s
     return stream == NULL ? set_root(pv, path, value) : pv->ops->set_property(pv->host, stream, path, value);
 }
 
+/* Segments as one name with dots. */
+static void warn_not_kept(struct plugin_vm *pv, struct str path)
+{
+    char name[128];
+    size_t n = path.n < sizeof name ? path.n : sizeof name;
+
+    for (size_t i = 0; i < n; i++) {
+        name[i] = path.p[i] != 0 ? path.p[i] : '.';
+    }
+    abi_warn_once(pv, WARN_PROPERTY, "property %.*s was not kept: there is no room for it", (int)n, name);
+}
+
+/* The Rust SDK panics on anything but OK. */
 ABI_FUNCTION(set_property)
 {
     struct str path, value;
@@ -94,7 +106,10 @@ ABI_FUNCTION(set_property)
     if (!read_path(pv, a[0], a[1], &path) || !abi_read(pv, a[2], a[3], &value)) {
         return ABI_INVALID_MEMORY_ACCESS;
     }
-    return path.n != 0 ? abi_property_set(pv, path, value) : ABI_NOT_FOUND;
+    if (path.n == 0 || abi_property_set(pv, path, value) != ABI_OK) {
+        warn_not_kept(pv, path);
+    }
+    return ABI_OK;
 }
 
 void properties_forget(struct plugin_vm *pv)

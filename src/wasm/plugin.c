@@ -18,7 +18,6 @@ struct plugin_limits plugin_limits_default(void)
         .cpu_deadline_ms = 100,
         .start_deadline_ms = 10000,
         .memory_bytes = 256ull * 1024 * 1024,
-        .pause_limit_ms = 60 * 1000,
         .max_calls = 1024,
         .shared_bytes = 16 * 1024 * 1024,
         .max_metrics = 1000,

@@ -33,7 +33,7 @@ struct plugin_limits {
     uint32_t cpu_deadline_ms;   /* each stream callback, tick, queue event, callout answer; default 100 */
     uint32_t start_deadline_ms; /* start and configure; default 10,000 */
     uint64_t memory_bytes;      /* each VM; default 256 MiB */
-    uint32_t pause_limit_ms;    /* how long a stream may stay paused */
+    uint32_t pause_limit_ms;    /* how long a stream may stay paused; default 0: as the listener has it */
     uint32_t max_calls;         /* outstanding callouts of one VM */
     uint32_t shared_bytes;      /* shared data and queues of its vm_id */
     uint32_t max_metrics;

@@ -185,6 +185,9 @@ enum abi_status shared_set(struct shared_space *s, struct str key, struct str va
     if (old != NULL && cas != 0 && cas != old->cas) {
         status = ABI_CAS_MISMATCH;
     } else if (ENTRY_COST + key.n + value.n > quota / 2) {
+        if (old != NULL) {
+            entry_drop(s, old);
+        }
         status = ABI_INTERNAL_FAILURE;
     } else {
         if (old != NULL) {

@@ -18,7 +18,7 @@ void shared_close(struct shared_space *s);
 /* NOT_FOUND; appends a copy of the value to out. */
 enum abi_status shared_get(struct shared_space *s, struct str key, struct strbuf *out, uint32_t *cas);
 /* cas 0: unconditional; cas != 0 on an absent key succeeds. CAS_MISMATCH; INTERNAL_FAILURE when the entry alone is
- * beyond quota bytes. *evicted counts the entries that had to go. */
+ * beyond half of quota: the key is absent then. *evicted counts the entries that had to go. */
 enum abi_status shared_set(struct shared_space *s, struct str key, struct str value, uint32_t cas, size_t quota,
                            size_t *evicted);
 

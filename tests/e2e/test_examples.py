@@ -341,8 +341,9 @@ def test_mask_cards_edges(example, upstream):
 @pytest.mark.guests
 @pytest.mark.parametrize("name, config", [
     ("token-check", {"cluster": ""}), ("token-check", {"timeoutMs": 0}), ("json-transform", {"requests": {}}),
-    ("json-transform", {"request": {"headers": {"remove": [":path"]}}}), ("rate-limit", {"requests": 0}),
-    ("rate-limit", {"burst": "x"}), ("trace-id", {"responseHeader": ":status"}), ("mask-cards", {"keepLast": 9}),
+    ("json-transform", {"request": {"headers": {"remove": [":path"]}}}),
+    ("json-transform", {"request": {"headers": {"rename": {"a": "b", "B": "c"}}}}), ("rate-limit", {"requests": 0}),
+    ("rate-limit", {"burst": "x"}), ("rate-limit", {"requests": 1, "seconds": 86400, "burst": 1000000}), ("trace-id", {"responseHeader": ":status"}), ("mask-cards", {"keepLast": 9}),
     ("mask-cards", {"mask": "xx"}), ("mask-cards", {"contentTypes": []})])
 def test_bad_configuration_is_refused(gateway, upstream, built_guests, name, config):
     up = upstream()

@@ -327,7 +327,7 @@ def gw_port(gw):
 
 
 @pytest.mark.parametrize("key,value,text", [
-    ("max-uri-bytes", "1", "max-uri-bytes must be a size"), ("max-uri-byte", "1Ki", 'unknown limit),
+    ("max-uri-bytes", "1", "max-uri-bytes must be a size"), ("max-uri-byte", "1Ki", "unknown limit"),
     ("head-timeout", "soon", "head-timeout must be a duration"), ("via", "maybe", "via must be true or false"),
     ("path-normalization", "SOME", "must be NONE, BASE")])
 def test_bad_limits_are_not_used(gateway, upstream, key, value, text):

@@ -152,8 +152,8 @@ def test_filters_run_for_requests_without_a_route(gateway, upstream, variants):
 
 
 def test_too_many_headers_end_the_stream(p):
-    """What the filter meant to write is never silently left out."""
-    r, seen = p.send(("rh", *[op("add", REQ, f"x-{i}", "~1000") for i in range(90)]), path="/much")
+    """What the filter meant to write is never silently left out: beyond twice the limits for a client the stream ends."""
+    r, seen = p.send(("rh", *[op("add", REQ, f"x-{i}", "~2000") for i in range(90)]), path="/much")
     assert r.status == 431
     assert p.up.find("/much") is None
 
@@ -248,7 +248,7 @@ def test_evil_status(p, status):
 def test_pseudo_headers_taken_away(p, name):
     response = name == ":status"
     r, _ = p.send(("sh" if response else "rh", op("del", RESP if response else REQ, name)))
-    assert r.status in (200, 400, 500)
+    assert r.status in (200, 400, 404, 500)  # 404: no route matches no path
     p.barrier()
 
 
@@ -560,14 +560,12 @@ enum pw_action pw_on_request_headers(uint32_t ctx, uint32_t count, bool end) { (
     up = StepUpstream(upstream)
     g.apply("plugin", doc)
     g.start(up, workers=1)
-    g.wait_plugin("c")
-    line = next(l for l in g.log_text().splitlines() if " config " in l)
-    size, text = re.search(r"config (\d+) \[(.*)\]$", line).groups()
-    import json
-    shown = text.encode().decode("unicode_escape").encode("latin-1").decode("utf-8") if "\\x" in text else text
-    keys = list(json.loads(shown.replace("\\\\", "\\")).keys()) if shown.startswith("{") else []
-    assert keys == sorted(keys) and len(keys) >= 8
-    assert '"nested":{"a":2,"b":1}' in shown and '"list":[1,"two",{"three":3}]' in shown and '"number":1.5' in shown
+    g.wait_log(" config ")
+    size, text = re.search(r"config (\d+) \[(.*)\]$", g.log_text(), re.M).groups()
+    want = ('{"alpha":"text with \\u003ctags\\u003e \\u0026 \'quotes\' \\" and \u00e9 \\u2028","big":12345678901234567000,"list":[1,"two",{"three":3}],'
+            '"nested":{"a":2,"b":1},"nothing":null,"number":1.5,"small":1e-7,"true":true,"zeta":1}').encode()
+    assert int(size) == len(want)
+    assert text == "".join({'"': '\\"', "\\": "\\\\"}.get(chr(c), chr(c) if c < 0x80 else f"\\x{c:02x}") for c in want)  # as the log escapes it
 
 
 # ---- ABI versions ----
@@ -585,6 +583,7 @@ def test_abi_0_1_0(gateway, upstream, variants):
     assert "end" not in seen.of("rh")
     assert seen.ops("clear")[0]["status"] == "0"
     root = Seen(g, "root")
+    root.wait("cfg", word="config")
     assert any("script" in t.text for t in root.all() if t.text.startswith("config"))
     with q.open(("rh", "ret 1"), method="GET") as f:
         f.seen.wait("rh")
@@ -608,7 +607,7 @@ def test_abi_0_2_100_is_taken_as_0_2_1_with_a_warning(gateway, upstream, variant
     g = gateway(up, workers=1, extra=[puppet_plugin(variants.puppet(marker="proxy_abi_version_0_2_100"))])
     assert g.wait_plugin("puppet")["abi"] == "0.2.1"
     assert g.get().status == 200
-    assert re.search(r"warn.*istio-system/puppet.*0\.2", g.log_text())
+    g.wait_log(re.compile(r"warn.*istio-system/puppet.*0\.2"))
 
 
 RAW = """
@@ -644,7 +643,7 @@ E(proxy_on_request_headers) unsigned rh(unsigned c, unsigned n, unsigned e) {
     stub = up.find("/x").header("x-stub")
     assert stub[:2] == "12" and stub[2:] in ("52", "58")  # UNIMPLEMENTED; ENOSYS or ENOTSUP
     g.wait_log("old wasi")
-    assert "proxy_from_the_future" in g.log_text()
+    g.wait_log("proxy_from_the_future")
 
 
 def test_wasi_guest(gateway, upstream, variants):
@@ -691,8 +690,7 @@ E(proxy_on_request_headers) unsigned rh(unsigned c, unsigned n, unsigned e) {
     g = gateway(up, workers=1, extra=[res.plugin("wasi", wasm)])
     assert g.get("/x").status == 200
     assert up.find("/x").header("x-wasi") == "111811110111"
-    g.wait_log("wasm istio-system.wasi: ")
-    assert re.search(r"info  wasm istio-system\.wasi: .*to stdout$", g.log_text(), re.M)
+    g.wait_log(re.compile(r"info  wasm istio-system\.wasi: .*to stdout$", re.M))
 
 
 # ---- bytes that are no UTF-8 ----

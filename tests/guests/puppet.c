@@ -5,7 +5,7 @@
  *
  *      script     = statement *( ";" statement )
  *      statement  = event [ "." n ] ":" op *( "," op )     n: the nth such event of this context only
- *      op         = word *( " " word )                     %41 in a word is A; ~1000 is a thousand x
+ *      op         = word *( " " word )                     %41 in a word is A, % alone is nothing, ~1000 is a thousand x
  *
  * Every event and every op's result is a log line "T <tag> <event>.<n> <text>"; the tag is the request header x-tag.
  * -DNO_RB and so on leave a callback out, -DABI_0_1 is the guest of ABI 0.1.0, -DQUIET logs ops only.
@@ -177,6 +177,9 @@ static struct pw_str word_decode(struct pw_str w, char **at)
     }
     for (uint32_t i = 0; i < w.n; i++) {
         char c = w.p[i];
+        if (c == '%' && w.n == 1) { /* an empty word */
+            break;
+        }
         if (c == '%' && i + 2 < w.n) {
             c = (char)(nibble(w.p[i + 1]) << 4 | nibble(w.p[i + 2]));
             i += 2;
@@ -327,26 +330,19 @@ static void op_pairs(void)
 
 static void op_call(void)
 {
-    struct pw_str all = {NULL, 0};
-    uint32_t id = 77, keep = word_count, status;
+    struct pw_str all = {NULL, 0}, rest[WORDS];
+    uint32_t id = 77, status, timeout = num(3), rest_count = 0;
 
     /* call CLUSTER PATH TIMEOUT BODY name value ... */
-    struct pw_str cluster = words[1], body = words[4];
-    uint32_t timeout = num(3);
-    struct pw_str path = words[2];
-    for (uint32_t i = 5; i < keep; i++) {
-        words[i + 1] = words[i];
+    struct pw_str cluster = words[1], path = words[2], body = words[4];
+    for (uint32_t i = 5; i < word_count && rest_count < WORDS - 6; i++) {
+        rest[rest_count++] = words[i];
     }
     words[0] = PW_STR(":method");
     words[1] = body.n != 0 ? PW_STR("POST") : PW_STR("GET");
-    words[3] = path;
     words[2] = PW_STR(":path");
+    words[3] = path;
     words[4] = PW_STR(":authority");
-    struct pw_str rest[WORDS];
-    uint32_t rest_count = keep > 5 ? keep - 5 : 0;
-    for (uint32_t i = 0; i < rest_count; i++) {
-        rest[i] = words[6 + i];
-    }
     words[5] = PW_STR("callout.example");
     for (uint32_t i = 0; i < rest_count; i++) {
         words[6 + i] = rest[i];

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -341,9 +342,10 @@ static void test_no_lookup_at_the_end(void **state)
 
 static void test_node(void **state)
 {
+    static const char node_id[] = "router~10.1.2.3~weir.istio-system~istio-system.svc.cluster.local";
     struct fixture *f = *state;
 
-    expect_text(f, "node.id", "router~0.0.0.0~weir.istio-system~istio-system.svc.cluster.local");
+    expect_text(f, "node.id", node_id); /* INSTANCE_IP: see main */
     expect_text(f, "xds.node.cluster", "weir.istio-system");
     expect_text(f, "node.metadata.NAMESPACE", "istio-system");
     expect_text(f, "xds.node.metadata.NAME", "weir");
@@ -356,8 +358,28 @@ static void test_node(void **state)
     /* Node.id is field 1, of wire type 2. */
     assert_int_equal(get_from(f, &f->stream, false, "node"), ABI_OK);
     assert_int_equal(f->out.p[0], 0x0a);
-    assert_int_equal((size_t)f->out.p[1], strlen("router~0.0.0.0~weir.istio-system~istio-system.svc.cluster.local"));
+    assert_int_equal((size_t)f->out.p[1], strlen(node_id));
     assert_true(str_find_str(strbuf_str(&f->out), STR("\x1a\x0eingressgateway")) > 0);
+}
+
+/* What a VM may ask while it is built. */
+static void test_without_a_worker(void **state)
+{
+    struct fixture *f = *state;
+    const struct identity *me = f->worker.identity;
+    static const struct str known[] = {STR_INIT("node\0id"), STR_INIT("xds\0node\0metadata\0NAMESPACE"),
+                                       STR_INIT("listener_direction\0")};
+    static const struct str unknown[] = {STR_INIT("request\0path"), STR_INIT("route_name"), STR_INIT("mine")};
+
+    for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+        strbuf_clear(&f->out);
+        assert_int_equal(property_get_root(me, known[i], &f->out), ABI_OK);
+        assert_true(f->out.n != 0);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(unknown); i++)
+        assert_int_equal(property_get_root(me, unknown[i], &f->out), ABI_NOT_FOUND);
+    assert_int_equal(property_get_root(me, STR_NONE, &f->out), ABI_SERIALIZATION_FAILURE);
+    assert_int_equal(property_get_root(NULL, known[0], &f->out), ABI_NOT_FOUND);
 }
 
 static void test_root_scope(void **state)
@@ -399,6 +421,12 @@ static void test_set_and_get(void **state)
     expect_text(f, "request.mine", "m");
     assert_int_equal(property_set(&f->stream, STR("empty"), STR_NONE), ABI_OK);
     expect_text(f, "empty", "");
+    /* set_envoy_filter_state: the key by itself, as the access log looks it up. */
+    bool found = false;
+    assert_int_equal(property_set(&f->stream, STR("filter_state\0team"), STR("a")), ABI_OK);
+    expect_text(f, "filter_state.team", "a");
+    assert_true(str_is(stream_property_get(&f->stream, STR("team"), &found), "a"));
+    assert_true(found);
 }
 
 static void test_paths(void **state)
@@ -431,10 +459,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_upstream, setup, teardown),
         cmocka_unit_test_setup_teardown(test_route_and_cluster_in_both_spellings, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_lookup_at_the_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_without_a_worker, setup, teardown),
         cmocka_unit_test_setup_teardown(test_node, setup, teardown),
         cmocka_unit_test_setup_teardown(test_root_scope, setup, teardown),
         cmocka_unit_test_setup_teardown(test_set_and_get, setup, teardown),
         cmocka_unit_test_setup_teardown(test_paths, setup, teardown),
     };
+    setenv("INSTANCE_IP", "10.1.2.3", 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -87,6 +87,7 @@ struct host {
     int failures;
     char failed_in[64], failure[512];
     struct map properties;
+    bool properties_full;
 };
 
 static struct host host;
@@ -163,6 +164,9 @@ static enum abi_status op_set_property(void *h, void *stream, struct str path, s
 {
     (void)h;
     (void)stream;
+    if (host.properties_full) {
+        return ABI_INTERNAL_FAILURE;
+    }
     struct strbuf *v = mem_zalloc(sizeof *v);
     strbuf_add(v, value);
     struct strbuf *old = map_set(&host.properties, path, v);

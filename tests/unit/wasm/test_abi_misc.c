@@ -98,6 +98,8 @@ static void test_log_and_clock(void **state)
 
 /* ---- properties ---- */
 
+static uint32_t foreign(const char *name, struct str args);
+
 static uint32_t get(struct str path) { return call("proxy_get_property", put(0, path), path.n, OUT_PTR, OUT_SIZE); }
 
 static uint32_t set(struct str path, struct str value)
@@ -151,10 +153,13 @@ static uint32_t step_many_properties(uint32_t cb, const uint32_t *a)
 
     (void)cb;
     (void)a;
-    do {
-        snprintf(name, sizeof name, "p%u", n++);
-    } while (n < 100 && call("proxy_set_property", put(0, str_of(name)), strlen(name), area + 100, 10000) == ABI_OK);
-    assert_true(n > 20 && n < 30);
+    for (; n < 40; n++) { /* Rust filters panic on anything but OK */
+        snprintf(name, sizeof name, "p%u", n);
+        assert_int_equal(call("proxy_set_property", put(0, str_of(name)), strlen(name), area + 100, 10000), ABI_OK);
+    }
+    assert_int_equal(get(STR("p20")), ABI_OK);
+    assert_int_equal(get(STR("p30")), ABI_NOT_FOUND);
+    assert_true(logged("p25 was not kept") || logged("p26 was not kept"));
     return 0;
 }
 
@@ -163,6 +168,28 @@ static void test_root_properties_are_bounded(void **state)
     (void)state;
     with_stream = false;
     run(step_many_properties);
+}
+
+static uint32_t step_no_room(uint32_t cb, const uint32_t *a)
+{
+    static const char state[] = "\x0a\x01k\x12\x01v"; /* {path: "k", value: "v"} */
+
+    (void)cb;
+    (void)a;
+    host.properties_full = true;
+    assert_int_equal(set(STR("a\0b"), STR("v")), ABI_OK);
+    assert_true(logged("a.b was not kept"));
+    assert_int_equal(get(STR("a\0b")), ABI_NOT_FOUND);
+    assert_int_equal(set(STR(""), STR("v")), ABI_OK);
+    /* here SDKs hand the status on */
+    assert_int_equal(foreign("set_envoy_filter_state", str_of(state)), ABI_INTERNAL_FAILURE);
+    return 0;
+}
+
+static void test_stream_without_room(void **state)
+{
+    (void)state;
+    run(step_no_room);
 }
 
 static uint32_t step_root_id(uint32_t cb, const uint32_t *a)
@@ -335,6 +362,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_log_and_clock, setup, teardown),
         cmocka_unit_test_setup_teardown(test_properties, setup, teardown),
         cmocka_unit_test_setup_teardown(test_root_properties_are_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stream_without_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_root_id_in_create, setup, teardown),
         cmocka_unit_test_setup_teardown(test_metrics, setup, teardown),
         cmocka_unit_test_setup_teardown(test_foreign, setup, teardown),
