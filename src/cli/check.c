@@ -42,7 +42,8 @@ static void check_usage(const struct store *store, const struct identity *identi
 {
     struct delivery *none = delivery_new(&(struct delivery_options){0});
     struct usage_table usage = {0};
-    struct snapshot *s = compose_snapshot(store, none, identity, 1, &usage);
+    struct compose_memory memory = {0};
+    struct snapshot *s = compose_snapshot(store, none, identity, 1, &memory, &usage);
     MAP_EACH (e, &store->objects) {
         const struct store_object *o = e->value;
         const struct usage *u = usage_find(&usage, o->kind, o->ns, o->name);
@@ -54,6 +55,7 @@ static void check_usage(const struct store *store, const struct identity *identi
     }
     snapshot_unref(s);
     usage_free(&usage);
+    compose_memory_free(&memory);
     delivery_free(none);
 }
 

@@ -105,6 +105,8 @@ int cli_inspect(int argc, char **argv)
         }
         if (a.name != NULL)
             return cli_usage_error("inspect", "no option --%s", a.name);
+        if (path != NULL)
+            return cli_usage_error("inspect", "takes one file");
         path = a.value;
     }
     if (path == NULL)

@@ -69,10 +69,13 @@ static void finish_service_port(struct reader *r, const struct node *n, const st
     (void)raw;
     struct raw_service_port *p = out;
     const struct node *port = node_get(n, "port");
+    struct path at = {.up = path, .type = PATH_FIELD, .name = STR("port")};
     int64_t number;
     if (port != NULL && node_integer(port, &number)) {
         check_port_number(r, n, path, "port", number);
         p->p.port = (uint16_t)number;
+    } else if (port != NULL) {
+        schema_wrong_type(r, port, &at, "integer");
     }
     if (p->p.name == NULL)
         p->p.name = memory_str(r->memory, STR(""));

@@ -56,11 +56,17 @@ struct code_maker *code_maker_new(struct loop *loop, struct module_cache *cache,
     return m;
 }
 
+static void make_leave_table(struct make *k)
+{
+    if (map_get(&k->owner->makes, str_of(k->key)) == k)
+        map_remove(&k->owner->makes, str_of(k->key));
+}
+
 static void make_free(struct make *k)
 {
     if (k->wasm_path != NULL)
         unlink(k->wasm_path);
-    map_remove(&k->owner->makes, str_of(k->key));
+    make_leave_table(k);
     mem_free(k->key);
     mem_free(k->bytes);
     mem_free(k->wasm_path);
@@ -73,7 +79,7 @@ static void make_free(struct make *k)
 static void make_finish(struct make *k, const struct code_result *result)
 {
     /* Off the table first: who is told may want it again. */
-    map_remove(&k->owner->makes, str_of(k->key));
+    make_leave_table(k);
     while (!list_is_empty(&k->wants)) {
         struct code_want *want = LIST_ENTRY(k->wants.next, struct code_want, node);
         code_done done = want->done;

@@ -59,6 +59,62 @@ static bool class_is_ours(const struct compose *c, const struct resource *gw, co
     return ours;
 }
 
+/* Into *out, which holds what goes before. False, and *out as it was, when anything in the map is wrong. */
+static bool limits_read(const struct config_map *map, const char *file, unsigned line, struct limits *out,
+                        struct diag *diag)
+{
+    struct limits next;
+    limits_copy(&next, out);
+    for (size_t i = 0; i < map->data_count; i++)
+        limits_set(&next, str_of(map->data[i].key), str_of(map->data[i].value), file, line, "data", diag);
+    access_log_free(access_log_new(next.access_log, next.access_log_text, diag));
+    bool good = diag->errors == 0;
+    struct limits gone = good ? *out : next;
+    if (good)
+        *out = next;
+    limits_free(&gone);
+    return good;
+}
+
+static void memory_set(struct compose_memory *memory, const char *key, struct resource *map)
+{
+    struct resource *last = map_set(&memory->parameters, str_of(key), resource_ref(map));
+    if (last != NULL)
+        resource_unref(last);
+}
+
+void compose_memory_free(struct compose_memory *m)
+{
+    MAP_EACH (e, &m->parameters)
+        resource_unref(e->value);
+    map_free(&m->parameters);
+}
+
+/* A map with an error in it changes nothing: its newest version without one goes on, with none the defaults. */
+static void limits_from_map(const struct compose *c, const struct resource *gw, const struct store_object *o,
+                            struct limits *limits)
+{
+    char *key = mem_printf("%s/%s", o->ns, o->name);
+    struct diag diag = {0};
+    if (limits_read(&o->good->u.config_map, o->file, o->line, limits, &diag)) {
+        memory_set(c->memory, key, o->good);
+    } else {
+        const struct resource *last = map_get(&c->memory->parameters, str_of(key));
+        struct diag ignored = {0};
+        if (last != NULL)
+            (void)limits_read(&last->u.config_map, o->file, o->line, limits, &ignored);
+        diag_free(&ignored);
+    }
+    for (size_t i = 0; i < diag.count; i++) {
+        char *text = diag_format(&diag.entries[i]);
+        usage_say(c->usage, &o->good->meta, false, "InvalidParameters", "%s", text);
+        usage_say(c->usage, &gw->meta, false, "InvalidParameters", "%s", text);
+        mem_free(text);
+    }
+    diag_free(&diag);
+    mem_free(key);
+}
+
 static void limits_from(const struct compose *c, const struct resource *gw, const struct parameters_ref *ref,
                         const char *default_ns, struct limits *limits)
 {
@@ -68,22 +124,10 @@ static void limits_from(const struct compose *c, const struct resource *gw, cons
     const struct store_object *o = strcmp(ref->kind, "ConfigMap") == 0 && ref->group[0] == '\0'
                                        ? store_find(c->store, KIND_CONFIG_MAP, ns, ref->name)
                                        : NULL;
-    if (o == NULL || o->good == NULL) {
+    if (o == NULL || o->good == NULL)
         usage_say(c->usage, &gw->meta, false, "InvalidParameters", "parametersRef: no ConfigMap %s/%s", ns, ref->name);
-        return;
-    }
-    struct diag diag = {0};
-    const struct config_map *map = &o->good->u.config_map;
-    for (size_t i = 0; i < map->data_count; i++)
-        limits_set(limits, str_of(map->data[i].key), str_of(map->data[i].value), o->file, o->line, "data", &diag);
-    access_log_free(access_log_new(limits->access_log, limits->access_log_text, &diag));
-    for (size_t i = 0; i < diag.count; i++) {
-        char *text = diag_format(&diag.entries[i]);
-        usage_say(c->usage, &o->good->meta, false, "InvalidParameters", "%s", text);
-        usage_say(c->usage, &gw->meta, false, "InvalidParameters", "%s", text);
-        mem_free(text);
-    }
-    diag_free(&diag);
+    else
+        limits_from_map(c, gw, o, limits);
 }
 
 static bool listener_address(const char *value, uint16_t port, struct addr *out)
@@ -262,13 +306,14 @@ static void compose_chains(struct compose *c, const struct served *served, size_
 }
 
 struct snapshot *compose_snapshot(const struct store *store, const struct delivery *delivery,
-                                  const struct identity *identity, uint64_t version, struct usage_table *usage)
+                                  const struct identity *identity, uint64_t version, struct compose_memory *memory,
+                                  struct usage_table *usage)
 {
     struct snapshot *s = mem_zalloc(sizeof *s);
     atomic_init(&s->refs, 1);
     s->version = version;
     s->identity = identity;
-    struct compose c = {store, delivery, identity, s, usage};
+    struct compose c = {store, delivery, identity, s, memory, usage};
     struct served *served = NULL;
     size_t served_count = 0, count = 0;
     const struct resource **gateways = compose_sorted(store, KIND_GATEWAY, &count);

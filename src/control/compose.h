@@ -24,17 +24,30 @@ void usage_free(struct usage_table *t);
 /* NULL: nothing was said about it. */
 const struct usage *usage_find(const struct usage_table *t, enum kind kind, const char *ns, const char *name);
 
+/* What one composition leaves for the next: the newest good version of each ConfigMap that a Gateway takes its limits
+ * from. Whether one is good is known here only, where it is read as limits. Zero-initialise. */
+struct compose_memory {
+    struct map parameters; /* "namespace/name" -> struct resource, one reference */
+};
+void compose_memory_free(struct compose_memory *m);
+
 /* Never fails: what is wrong is left out and said in usage. One reference for the caller. */
 struct snapshot *compose_snapshot(const struct store *store, const struct delivery *delivery,
-                                  const struct identity *identity, uint64_t version, struct usage_table *usage);
+                                  const struct identity *identity, uint64_t version, struct compose_memory *memory,
+                                  struct usage_table *usage);
 
 /* One cluster's endpoints as the store has them now. */
+struct dns_endpoint {
+    char *host; /* each of its addresses is an endpoint */
+    uint16_t port;
+    uint32_t weight;
+};
 struct cluster_endpoints {
     char *key;
     struct endpoint_conf *list;
     size_t count;
-    char *dns_host; /* not NULL: the endpoints are this host's addresses, on dns_port */
-    uint16_t dns_port;
+    struct dns_endpoint *names;
+    size_t name_count;
 };
 struct cluster_set {
     struct cluster_endpoints *list;

@@ -112,23 +112,37 @@ static uint16_t entry_endpoint_port(const struct entry_endpoint *e, const struct
     return port->target != 0 ? port->target : port->number;
 }
 
+static void name_add(struct cluster_endpoints *e, const char *host, uint16_t port, uint32_t weight)
+{
+    e->names = mem_realloc(e->names, (e->name_count + 1) * sizeof *e->names);
+    e->names[e->name_count++] = (struct dns_endpoint){mem_strdup(host), port, weight > 0 ? weight : 1};
+}
+
+/* With DNS an endpoint is an address or a name; without endpoints the host itself is the name. */
+static void endpoints_of_port(const struct service_entry *entry, const char *host, const struct entry_port *port,
+                              struct cluster_endpoints *e)
+{
+    for (size_t i = 0; i < entry->endpoint_count; i++) {
+        const struct entry_endpoint *at = &entry->endpoints[i];
+        uint16_t number = entry_endpoint_port(at, port);
+        struct addr literal;
+        if (entry->resolution == RESOLUTION_DNS && !addr_from_ip(str_of(at->address), number, &literal))
+            name_add(e, at->address, number, at->weight);
+        else
+            endpoint_add(e, at->address, number, at->weight);
+    }
+    if (entry->resolution == RESOLUTION_DNS && entry->endpoint_count == 0)
+        name_add(e, host, port->target != 0 ? port->target : port->number, 1);
+}
+
 static void endpoints_of_entry(const struct store_object *o, struct cluster_set *out)
 {
     const struct service_entry *entry = &o->good->u.service_entry;
     for (size_t h = 0; h < entry->host_count; h++)
         for (size_t p = 0; p < entry->port_count; p++) {
             const struct entry_port *port = &entry->ports[p];
-            struct cluster_endpoints *e = set_add(out, cluster_key_host(o->ns, o->name, entry->hosts[h], port->number));
-            for (size_t i = 0; i < entry->endpoint_count; i++)
-                endpoint_add(e, entry->endpoints[i].address, entry_endpoint_port(&entry->endpoints[i], port),
-                             entry->endpoints[i].weight);
-            if (entry->resolution != RESOLUTION_DNS || e->count > 0)
-                continue;
-            const struct entry_endpoint *named = entry->endpoint_count > 0 ? &entry->endpoints[0] : NULL;
-            e->dns_host = mem_strdup(named != NULL ? named->address : entry->hosts[h]);
-            e->dns_port = named != NULL       ? entry_endpoint_port(named, port)
-                          : port->target != 0 ? port->target
-                                              : port->number;
+            char *key = cluster_key_host(o->ns, o->name, entry->hosts[h], port->number);
+            endpoints_of_port(entry, entry->hosts[h], port, set_add(out, key));
         }
 }
 
@@ -144,7 +158,9 @@ void cluster_set_free(struct cluster_set *s)
     for (size_t i = 0; i < s->count; i++) {
         mem_free(s->list[i].key);
         mem_free(s->list[i].list);
-        mem_free(s->list[i].dns_host);
+        for (size_t k = 0; k < s->list[i].name_count; k++)
+            mem_free(s->list[i].names[k].host);
+        mem_free(s->list[i].names);
     }
     mem_free(s->list);
     *s = (struct cluster_set){0};

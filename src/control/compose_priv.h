@@ -19,6 +19,7 @@ struct compose {
     const struct delivery *delivery;
     const struct identity *identity;
     struct snapshot *snapshot;
+    struct compose_memory *memory;
     struct usage_table *usage;
 };
 /* One gateway listener that is served: where, and by which gateway. */

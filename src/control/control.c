@@ -30,12 +30,19 @@ static void mail_listener(struct control *c, unsigned worker, enum worker_mail t
     mailbox_post(worker_mailbox(c->workers[worker]), &m->mail);
 }
 
+static void listener_failed(struct open_listener *l, const char *text, int error)
+{
+    char *why = mem_printf("cannot listen on %s: %s", text, strerror(error));
+    if (l->error == NULL || strcmp(l->error, why) != 0) /* it is tried again and again, and said once */
+        log_line(LOG_ERROR, "%s", why);
+    mem_free(l->error);
+    l->error = why;
+}
+
 static void listener_open_all(struct control *c, struct open_listener *l)
 {
     char text[ADDR_TEXT_MAX];
     addr_format(&l->addr, true, text);
-    mem_free(l->error);
-    l->error = NULL;
     int error = listener_probe(&l->addr);
     int *fds = mem_alloc(c->worker_count * sizeof *fds);
     unsigned opened = 0;
@@ -47,18 +54,25 @@ static void listener_open_all(struct control *c, struct open_listener *l)
             opened++;
     }
     if (error == 0) {
+        mem_free(l->error);
+        l->error = NULL;
         l->open = true;
-        l->listening = 0;
         for (unsigned i = 0; i < c->worker_count; i++)
             mail_listener(c, i, MAIL_LISTENER, &l->addr, fds[i]);
         log_line(LOG_INFO, "listening on %s", text);
     } else {
         for (unsigned i = 0; i < opened; i++)
             close(fds[i]);
-        l->error = mem_printf("cannot listen on %s: %s", text, strerror(error));
-        log_line(LOG_ERROR, "%s", l->error);
+        listener_failed(l, text, error);
     }
     mem_free(fds);
+}
+
+static void listeners_try_again(struct control *c)
+{
+    for (size_t i = 0; i < c->listener_count; i++)
+        if (!c->listeners[i].open && c->life < LIFE_DRAINING)
+            listener_open_all(c, &c->listeners[i]);
 }
 
 static struct open_listener *listener_find(struct control *c, const struct addr *addr)
@@ -96,101 +110,10 @@ static void listeners_follow(struct control *c, const struct snapshot *s)
     }
 }
 
-/* ---- endpoints ---- */
-
-static void endpoints_send(struct control *c, const struct cluster_endpoints *e)
-{
-    struct strbuf digest = {0};
-    for (size_t i = 0; i < e->count; i++) {
-        char text[ADDR_TEXT_MAX];
-        addr_format(&e->list[i].addr, true, text);
-        strbuf_printf(&digest, "%s*%u ", text, e->list[i].weight);
-    }
-    strbuf_addc(&digest, ';');
-    char *last = map_get(&c->endpoints, str_of(e->key));
-    if (last != NULL && str_eq(str_of(last), strbuf_str(&digest))) {
-        strbuf_free(&digest);
-        return;
-    }
-    mem_free(map_set(&c->endpoints, str_of(e->key), strbuf_take(&digest)));
-    for (unsigned i = 0; i < c->worker_count; i++) {
-        struct mail_endpoints *m = mem_zalloc(sizeof *m);
-        m->mail.type = MAIL_ENDPOINTS;
-        m->key = mem_strdup(e->key);
-        m->list = mem_alloc((e->count + 1) * sizeof *m->list);
-        memcpy(m->list, e->list, e->count * sizeof *m->list);
-        m->count = e->count;
-        mailbox_post(worker_mailbox(c->workers[i]), &m->mail);
-    }
-}
-
-static void add_dns_addresses(struct control *c, struct cluster_endpoints *e)
-{
-    size_t n = 0;
-    const struct addr *addrs = dns_addresses(c->dns, e->dns_host, &n);
-    e->list = mem_realloc(e->list, (n + 1) * sizeof *e->list);
-    for (size_t i = 0; i < n; i++) {
-        e->list[i] = (struct endpoint_conf){addrs[i], 1};
-        if (addrs[i].u.sa.sa_family == AF_INET)
-            e->list[i].addr.u.in.sin_port = htons(e->dns_port);
-        else
-            e->list[i].addr.u.in6.sin6_port = htons(e->dns_port);
-    }
-    e->count = n;
-}
-
-/* The data plane never connects to our own admin address, whatever a Service says: a filter could call it. */
-static void drop_admin_address(const struct control *c, struct cluster_endpoints *e)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < e->count; i++) {
-        const struct addr *a = &e->list[i].addr;
-        bool admin = c->o->has_admin && addr_port(a) == addr_port(&c->o->admin) &&
-                     (addr_eq(a, &c->o->admin) || addr_is_loopback(a));
-        if (!admin)
-            e->list[kept++] = e->list[i];
-        else
-            log_line(LOG_WARN, "cluster %s: an endpoint is this gateway's admin address and is not used", e->key);
-    }
-    e->count = kept;
-}
-
-static void endpoints_follow(struct control *c)
-{
-    struct cluster_set set;
-    struct map hosts = {0};
-    compose_endpoints(&c->store, &set);
-    for (size_t i = 0; i < set.count; i++)
-        if (set.list[i].dns_host != NULL)
-            map_set(&hosts, str_of(set.list[i].dns_host), c);
-    dns_want(c->dns, &hosts);
-    map_free(&hosts);
-    for (size_t i = 0; i < set.count; i++) {
-        if (set.list[i].dns_host != NULL)
-            add_dns_addresses(c, &set.list[i]);
-        drop_admin_address(c, &set.list[i]);
-        endpoints_send(c, &set.list[i]);
-    }
-    /* Clusters that are gone have no endpoints any more. */
-    struct map gone = {0};
-    MAP_EACH (e, &c->endpoints)
-        map_set(&gone, e->key, e->value);
-    for (size_t i = 0; i < set.count; i++)
-        map_remove(&gone, str_of(set.list[i].key));
-    MAP_EACH (e, &gone) {
-        struct cluster_endpoints none = {.key = str_dup(e->key)};
-        endpoints_send(c, &none);
-        mem_free(map_remove(&c->endpoints, e->key));
-        mem_free(none.key);
-    }
-    map_free(&gone);
-    cluster_set_free(&set);
-}
-
 static void on_dns_changed(void *arg, const char *host)
 {
     (void)host;
-    endpoints_follow(arg);
+    control_follow_endpoints(arg);
 }
 
 /* ---- snapshots ---- */
@@ -266,9 +189,9 @@ void control_publish(struct control *c)
 {
     usage_free(&c->usage);
     uint64_t version = c->snapshot != NULL ? c->snapshot->version + 1 : 1;
-    struct snapshot *s = compose_snapshot(&c->store, c->delivery, &c->o->identity, version, &c->usage);
+    struct snapshot *s = compose_snapshot(&c->store, c->delivery, &c->o->identity, version, &c->memory, &c->usage);
     budget_set_limit(smallest_budget(s));
-    endpoints_follow(c);
+    control_follow_endpoints(c);
     for (unsigned i = 0; i < c->worker_count; i++) {
         struct mail_snapshot *m = mem_zalloc(sizeof *m);
         m->mail.type = MAIL_SNAPSHOT;
@@ -314,7 +237,7 @@ static void on_store_changed(void *arg)
         loop_defer(&c->loop, &c->publish);
         return;
     }
-    endpoints_follow(c);
+    control_follow_endpoints(c);
     say_problems(c);
 }
 
@@ -355,9 +278,6 @@ static void deliver(void *arg, struct mail *mail)
     else if (mail->type == MAIL_DRAINED) {
         c->drained++;
         end_if_drained(c);
-    } else if (mail->type == MAIL_LISTENING) {
-        for (size_t i = 0; i < c->listener_count; i++)
-            c->listeners[i].listening++;
     }
     mem_free(m->plugin);
     mem_free(m->callback);
@@ -395,7 +315,7 @@ bool control_is_ready(const struct control *c, struct strbuf *out)
     }
     MAP_EACH (e, delivery_items(c->delivery)) {
         const struct delivery_item *item = e->value;
-        if (item->stage == DELIVERY_FAILED || item->programmed_once)
+        if (item->settled)
             continue;
         ready = false;
         strbuf_printf(&why, "plugin %s: %s\n", item->title, delivery_stage_name(item->stage));
@@ -429,7 +349,7 @@ static void on_drain_time(struct loop_timer *timer)
     struct control *c = CONTAINER_OF(timer, struct control, drain_timer);
     if (c->life == LIFE_DRAINING) {
         c->life = LIFE_CUT;
-        log_line(LOG_WARN, "drain time is over: what is left is cut");
+        log_line(LOG_WARN, "what is left of the traffic is cut");
         mail_plain(c, MAIL_CUT);
         loop_timer_start(&c->drain_timer, 5000);
     } else {
@@ -458,8 +378,7 @@ static void on_signal(uv_signal_t *handle, int signum)
             on_store_changed(c);
         return;
     }
-    if (c->life >= LIFE_DRAINING) { /* asked twice: now */
-        c->life = LIFE_DRAINING;
+    if (c->life >= LIFE_DRAINING) { /* asked twice: cut now; a third time: do not wait for the workers either */
         on_drain_time(&c->drain_timer);
         return;
     }
@@ -480,6 +399,7 @@ static void on_second(struct loop_timer *timer)
     set_gauge("weir_log_lines_dropped", "Log and access log lines lost because a ring was full", log_dropped());
     if (c->delivery != NULL)
         delivery_check_files(c->delivery);
+    listeners_try_again(c);
     loop_timer_start(&c->second, SECOND_MS);
 }
 
@@ -502,6 +422,7 @@ static bool control_start(struct control *c)
         c->workers[i] = worker_start(i, c->worker_count, &o->identity, c->mailbox);
     c->fetcher = fetcher_new(&c->loop);
     c->compiler = compiler_new(&c->loop, o->program, o->compile_delay_ms);
+    c->code = code_maker_new(&c->loop, c->cache, c->compiler);
     c->builder = builder_new(c->mailbox, BUILDER_THREADS);
     c->dns = dns_new(&c->loop, o->dns_servers, on_dns_changed, c);
     struct delivery_options d = {.loop = &c->loop,
@@ -509,9 +430,8 @@ static bool control_start(struct control *c)
                                  .workers = c->workers,
                                  .worker_count = c->worker_count,
                                  .engine = c->engine,
-                                 .cache = c->cache,
                                  .fetcher = c->fetcher,
-                                 .compiler = c->compiler,
+                                 .code = c->code,
                                  .builder = c->builder,
                                  .changed = on_delivery_changed,
                                  .arg = c};
@@ -532,37 +452,41 @@ static void signal_start(struct control *c, uv_signal_t *handle, int signum)
     uv_signal_start(handle, on_signal, signum);
 }
 
+/* Everything that could call into what is being taken apart goes first: timers, signals, the mailbox. What still has
+ * work on the thread pool runs the loop until that is back. */
 static void control_end(struct control *c)
 {
+    loop_timer_close(&c->drain_timer, NULL);
+    loop_timer_close(&c->second, NULL);
+    uv_close((uv_handle_t *)&c->term, NULL);
+    uv_close((uv_handle_t *)&c->interrupt, NULL);
+    uv_close((uv_handle_t *)&c->hup, NULL);
     if (c->source != NULL)
         source_dir_free(c->source);
     if (c->admin != NULL)
         http_server_free(c->admin);
     if (c->dns != NULL)
         dns_free(c->dns);
-    if (c->compiler != NULL)
-        compiler_free(c->compiler);
     if (c->builder != NULL)
         builder_free(c->builder);
     for (unsigned i = 0; i < c->worker_count; i++)
-        if (c->workers[i] != NULL)
-            worker_stop(c->workers[i]);
+        worker_stop(c->workers[i]);
     c->worker_count = 0;
+    mailbox_close(c->mailbox, drop_mail);
     if (c->delivery != NULL)
         delivery_free(c->delivery);
+    loop_task_cancel(&c->publish);
+    if (c->code != NULL)
+        code_maker_free(c->code);
+    if (c->compiler != NULL)
+        compiler_free(c->compiler);
     if (c->fetcher != NULL)
         fetcher_free(c->fetcher);
-    mailbox_close(c->mailbox, drop_mail);
-    loop_timer_close(&c->drain_timer, NULL);
-    loop_timer_close(&c->second, NULL);
-    uv_close((uv_handle_t *)&c->term, NULL);
-    uv_close((uv_handle_t *)&c->interrupt, NULL);
-    uv_close((uv_handle_t *)&c->hup, NULL);
-    loop_task_cancel(&c->publish);
     loop_fini(&c->loop);
     if (c->snapshot != NULL)
         snapshot_unref(c->snapshot);
     usage_free(&c->usage);
+    compose_memory_free(&c->memory);
     store_free(&c->store);
     MAP_EACH (e, &c->endpoints)
         mem_free(e->value);

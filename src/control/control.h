@@ -17,10 +17,9 @@ enum phase_of_life { LIFE_STARTING, LIFE_SERVING, LIFE_DRAINING, LIFE_CUT, LIFE_
 /* A listener address: one socket for each worker, open as long as some snapshot wants it. */
 struct open_listener {
     struct addr addr;
-    bool open; /* false: could not be bound; error says why */
+    bool open; /* false: could not be bound; error says why, and it is tried again every second */
     char *error;
     bool wanted;
-    unsigned listening; /* workers that have armed it */
 };
 
 struct control {
@@ -35,11 +34,13 @@ struct control {
     struct module_cache *cache;
     struct fetcher *fetcher;
     struct compiler *compiler;
+    struct code_maker *code;
     struct builder *builder;
     struct delivery *delivery;
     struct dns *dns;
     struct http_server *admin;
     struct usage_table usage;
+    struct compose_memory memory;
     uint64_t shape;            /* of the objects the newest snapshot was made of */
     struct snapshot *snapshot; /* newest published; one reference */
     uint64_t *adopted;         /* by worker: version */
@@ -64,6 +65,10 @@ void control_publish(struct control *c);
 void control_drain(struct control *c);
 /* Ready to get traffic: why not goes to out (may be NULL) as lines. */
 bool control_is_ready(const struct control *c, struct strbuf *out);
+
+/* endpoints.c: tells the workers of every cluster whose endpoints are others than they were last told, and asks DNS for
+ * the hosts that are wanted now. */
+void control_follow_endpoints(struct control *c);
 
 /* admin.c */
 bool admin_start(struct control *c);

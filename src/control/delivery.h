@@ -8,14 +8,25 @@
  * Each object walks alone: a slow or broken one delays no other. While a new version is on its way, or when it fails,
  * the last one that worked goes on serving; with none, the fail strategy answers. A newer text always wins over an
  * older one that is still on its way.
+ *
+ * What failed is tried again when the outside may have changed:
+ *
+ *   fetch failed, cache not writable           soon: after 1 s, doubling to 60 s
+ *   a server gave wrong bytes (digest, form)   later: after 60 s, doubling to 15 min (a file is watched instead)
+ *   compiler killed or out of time             later
+ *   start or configure failed                  later: a guest may depend on the time, its environment or memory left
+ *   cached code that does not load             once, compiled anew
+ *   everything else                            not: a new text, or a new file, starts afresh
+ *
+ * The log says each transition once: active, not active and why (not again for the same failure of the same text),
+ * active as before, removed; and each loss and return of a VM.
  */
 #ifndef WEIR_CONTROL_DELIVERY_H
 #define WEIR_CONTROL_DELIVERY_H
 
 #include "control/builder.h"
-#include "control/compiler.h"
+#include "control/code.h"
 #include "control/fetch.h"
-#include "control/module_cache.h"
 #include "control/store.h"
 #include "proxy/snapshot.h"
 #include "proxy/worker.h"
@@ -35,31 +46,41 @@ struct file_stamp {
     uint64_t device, inode, size, mtime_ns;
 };
 
+struct delivery_retry;
+/* A plugin on one worker. */
+struct delivery_worker {
+    const char *state; /* "live", "restarting", "quarantined"; NULL: nothing yet */
+    char *reason;      /* of the last loss; NULL */
+    uint64_t since_ms;
+    unsigned losses, attempts; /* attempts: replacements that failed in a row */
+    struct delivery_retry *retry;
+};
+
 struct delivery_item {
     enum kind kind;
     char *title;               /* "istio-system/my-wasm-plugin" */
     struct resource *resource; /* newest good text that is being delivered; one reference */
     char want_key[65];         /* what makes a new generation: module, configuration, environment, limits, ... */
     char live_key[65];
-    struct plugin *live; /* generation in use; NULL: never was one */
-    enum delivery_stage stage;
-    enum plugin_absence absence; /* while live is NULL */
-    char *reason;                /* CamelCase word of the newest failure; NULL */
-    char *message;               /* text of it; NULL */
-    char wasm_sha256[65];        /* of the newest fetched bytes */
-    uint64_t changed_ms;         /* loop time when the newest text came */
-    uint64_t took_ms;            /* from then until Programmed */
-    uint64_t adopt_version;      /* snapshot that carries live */
+    struct plugin *live;                     /* generation in use; NULL: never was one */
+    bool live_adopted;                       /* by every worker */
+    uint64_t adopt_version, live_changed_ms; /* the snapshot that carries live (0: not published yet) */
+    enum delivery_stage stage;               /* of the newest text */
+    enum plugin_absence absence;             /* while live is NULL */
+    char *reason;                            /* CamelCase word of the newest text's failure; NULL */
+    char *message;                           /* text of it; NULL */
+    bool failure_said;                       /* the log's last word is that it is not active */
+    bool settled;                            /* was programmed once, or has failed once: /ready waits for it no more */
+    bool fresh_code;                         /* do not take compiled code from the cache */
+    uint64_t changed_ms;                     /* loop time when the newest text came */
+    uint64_t took_ms;                        /* from then until Programmed */
+    uint64_t retry_ms;                       /* loop time of the next try; 0: none */
     unsigned swaps, failures;
-    struct {
-        char *state;
-        char *reason;
-        uint64_t since_ms;
-        unsigned losses;
-    } * workers; /* by worker: "live", "restarting", "quarantined" */
-    bool seen, programmed_once;
+    struct delivery_worker *workers;
+    bool seen;
     struct file_stamp file;     /* of a file:// module when it was last fetched */
     struct delivery_work *work; /* candidate on its way; NULL */
+    struct delivery_retry *retry;
 };
 
 struct delivery;
@@ -69,17 +90,16 @@ struct delivery_options {
     struct worker **workers;
     unsigned worker_count;
     struct engine *engine;
-    struct module_cache *cache;
     struct fetcher *fetcher;
-    struct compiler *compiler;
+    struct code_maker *code;
     struct builder *builder;
     /* What a snapshot says of some plugin has changed; never called from inside a delivery function. */
     void (*changed)(void *arg);
     void *arg;
 };
 struct delivery *delivery_new(const struct delivery_options *options);
-/* Follows the store: starts what is new or changed, drops what is gone. in_use says whether any chain wants the object
- * (a plugin that applies to nothing is still delivered, so that its status tells the truth). */
+/* Follows the store: starts what is new or changed, drops what is gone. A plugin that applies to nothing is delivered
+ * too, so that its status tells the truth. */
 void delivery_update(struct delivery *d, const struct store *store);
 /* Fetches file:// modules again whose file has changed: a filter that was just rebuilt goes live by itself. To be
  * called now and then. */
@@ -93,8 +113,7 @@ void delivery_adopted(struct delivery *d, uint64_t version);
 enum { DELIVERY_BUILT = 1000 };
 void delivery_built(struct delivery *d, struct build_job *job);
 void delivery_vm_lost(struct delivery *d, const struct mail_from_worker *mail);
-/* Is every object that has a text programmed, or has it definitely failed? */
-bool delivery_settled(const struct delivery *d);
+/* No worker may be left. Builds that are under way must not come back any more. */
 void delivery_free(struct delivery *d);
 
 #endif

@@ -138,9 +138,10 @@ static void http_finish(struct fetch *f, CURLcode code)
     if (f->guarded) {
         text = mem_strdup("the address is link-local or a cloud's metadata service");
         result.retry = false;
-    } else if (f->too_large)
+    } else if (f->too_large) {
         text = mem_printf("is larger than %d bytes", FETCH_BYTES_MAX);
-    else if (code != CURLE_OK)
+        result.retry = false;
+    } else if (code != CURLE_OK)
         text = mem_printf("%s", f->curl_error[0] != '\0' ? f->curl_error : curl_easy_strerror(code));
     else if (status != 200)
         text = mem_printf("the server answered %ld", status);
@@ -245,6 +246,8 @@ static void http_start(struct fetch *f, const char *url)
     curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, (long)LOW_SPEED_S);
     curl_easy_setopt(e, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)FETCH_BYTES_MAX);
     curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+    /* Names are looked up on curl's threads; without this, giving a fetch up would wait for its thread. */
+    curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(e, CURLOPT_PROXY, ""); /* the environment does not decide where modules come from */
     curl_easy_setopt(e, CURLOPT_USERAGENT, "weir/" WEIR_VERSION);
     curl_easy_setopt(e, CURLOPT_ERRORBUFFER, f->curl_error);
@@ -312,5 +315,6 @@ void fetcher_free(struct fetcher *fr)
     while (!list_is_empty(&fr->fetches))
         uv_run(&fr->loop->uv, UV_RUN_ONCE);
     curl_multi_cleanup(fr->multi);
+    curl_global_cleanup();
     loop_timer_close(&fr->timeout, timeout_closed);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See http_server.h. One exchange at a time on a connection: the handler answers synchronously as soon as the request
- * is whole.
+ * See http_server.h. One exchange at a time on a connection: the handler answers once the request is whole, a moment
+ * later in the turn, so that pipelined requests wait in the input instead of filling the output. What must never
+ * happen: a client that sends or takes its bytes one by one and holds its place for ever.
  */
 #include "control/http_server.h"
 
@@ -37,9 +38,13 @@ struct client {
     bool arena_used;
     struct message *request;
     struct loop_timer idle;
+    struct loop_task respond; /* the request is whole */
+    struct loop_task pump;    /* there is room for output again */
     bool closed_conn, closed_timer, close_after_flush, dying;
+    bool held; /* too much output: input waits */
 };
 
+static const struct leg_ops request_ops;
 static void client_close(struct client *c);
 static void client_pump(struct client *c);
 
@@ -54,8 +59,7 @@ static struct arena *on_begin(struct h1 *h)
     c->arena_used = true;
     c->request = NULL;
     buf_clear(&c->body);
-    extern const struct leg_ops http_server_leg_ops;
-    h->leg.ops = &http_server_leg_ops;
+    h->leg.ops = &request_ops;
     h->leg.stream = c;
     return &c->arena;
 }
@@ -109,8 +113,7 @@ static void send_response(struct client *c, const struct http_response *r)
 
 static void answer(struct client *c)
 {
-    struct strbuf body = {0};
-    char *flat = mem_alloc(c->body.n);
+    char *flat = mem_alloc(c->body.n + 1);
     buf_copy_out(&c->body, 0, c->body.n, flat);
     struct http_request r = {.msg = c->request,
                              .method = headers_value(&c->request->headers, HDR_METHOD),
@@ -118,13 +121,24 @@ static void answer(struct client *c)
                              .body = str_span(flat, c->body.n),
                              .peer = &c->conn.peer};
     split_path(headers_value(&c->request->headers, HDR_PATH), &r);
-    struct http_response response = {.status = 200, .content_type = "text/plain; charset=utf-8", .body = body};
+    struct http_response response = {.status = 200, .content_type = "text/plain; charset=utf-8"};
     c->server->o.handle(c->server->o.arg, &r, &response);
     mem_free(flat);
     send_response(c, &response);
     strbuf_free(&response.body);
     strbuf_free(&response.headers);
 }
+
+static void on_respond(struct loop_task *task)
+{
+    struct client *c = CONTAINER_OF(task, struct client, respond);
+    /* Time to take this answer and to send the next request. */
+    loop_timer_start(&c->idle, c->server->o.idle_ms);
+    answer(c);
+    client_pump(c);
+}
+
+static void request_whole(struct client *c) { loop_defer(c->server->loop, &c->respond); }
 
 static void on_head(void *stream, struct message *msg, bool end)
 {
@@ -137,7 +151,7 @@ static void on_head(void *stream, struct message *msg, bool end)
             c->h1.leg.codec->send_interim(&c->h1.leg, &m);
     }
     if (end)
-        answer(c);
+        request_whole(c);
 }
 
 static void on_body(void *stream, struct buf *data, bool end)
@@ -151,18 +165,20 @@ static void on_body(void *stream, struct buf *data, bool end)
     }
     buf_move(&c->body, data, data->n);
     if (end)
-        answer(c);
+        request_whole(c);
 }
 
 static void on_trailers(void *stream, struct headers *trailers)
 {
     (void)trailers;
-    answer(stream);
+    request_whole(stream);
 }
 static void on_reset(void *stream, enum leg_error why)
 {
+    struct client *c = stream;
     (void)why;
-    ((struct client *)stream)->close_after_flush = true;
+    loop_task_cancel(&c->respond);
+    c->close_after_flush = true;
 }
 static void on_drain(void *stream) { (void)stream; }
 static void on_interim(void *stream, struct message *msg)
@@ -170,8 +186,7 @@ static void on_interim(void *stream, struct message *msg)
     (void)stream;
     (void)msg;
 }
-extern const struct leg_ops http_server_leg_ops;
-const struct leg_ops http_server_leg_ops = {on_head, on_interim, on_body, on_trailers, on_reset, on_drain};
+static const struct leg_ops request_ops = {on_head, on_interim, on_body, on_trailers, on_reset, on_drain};
 
 /* ---- connection ---- */
 
@@ -195,27 +210,28 @@ static const struct h1_ops codec_ops = {on_begin, on_bad_request, on_output, on_
 static void client_flush(struct client *c)
 {
     enum io_result r = conn_flush(&c->conn);
-    if (r == IO_FAIL || (r == IO_OK && c->close_after_flush))
+    if (r == IO_FAIL || (r == IO_OK && c->close_after_flush)) {
         client_close(c);
-    else if (r == IO_OK)
-        h1_output_drained(&c->h1);
+        return;
+    }
+    if (r != IO_OK)
+        return;
+    h1_output_drained(&c->h1);
+    if (c->held) {
+        c->held = false;
+        loop_defer(c->server->loop, &c->pump);
+    }
 }
 
 static void client_pump(struct client *c)
 {
-    loop_timer_start(&c->idle, c->server->o.idle_ms);
-    for (;;) {
-        size_t before = c->in.n;
-        bool was_idle = h1_is_idle(&c->h1);
-        if (!h1_input(&c->h1, &c->in)) {
-            c->close_after_flush = true;
-            break;
-        }
-        if (c->in.n == before || c->in.n == 0 || (was_idle && h1_is_idle(&c->h1) && c->in.n == before))
-            break;
-    }
+    c->held = c->conn.out.n > OUTPUT_HIGH;
+    if (!c->held && !h1_input(&c->h1, &c->in))
+        c->close_after_flush = true;
+    conn_want_read(&c->conn, !c->held && !c->close_after_flush && h1_wants_input(&c->h1));
     client_flush(c);
 }
+static void on_pump(struct loop_task *task) { client_pump(CONTAINER_OF(task, struct client, pump)); }
 
 static void on_readable(struct conn *conn)
 {
@@ -228,10 +244,12 @@ static void on_readable(struct conn *conn)
         client_pump(c);
         return;
     }
-    if (r == IO_EOF) {
+    if (r == IO_EOF) { /* what it sent is still answered */
         h1_eof(&c->h1);
-        c->close_after_flush = true;
-        client_flush(c);
+        conn_want_read(&c->conn, false);
+        if (h1_is_idle(&c->h1))
+            c->close_after_flush = true;
+        client_pump(c);
         return;
     }
     client_close(c);
@@ -242,7 +260,14 @@ static void on_connected(struct conn *conn, int error)
     (void)conn;
     (void)error;
 }
-static void on_hangup(struct conn *conn) { client_close(CONTAINER_OF(conn, struct client, conn)); }
+static void on_hangup(struct conn *conn)
+{
+    struct client *c = CONTAINER_OF(conn, struct client, conn);
+    bool answering = list_is_linked(&c->respond.node) || conn->out.n > 0;
+    if (conn->error == 0 && answering)
+        return; /* it has only finished sending, maybe: it gets its answer */
+    client_close(c);
+}
 static const struct conn_ops client_conn_ops = {on_readable, on_writable, on_connected, on_hangup};
 
 static void server_maybe_free(struct http_server *s)
@@ -286,6 +311,8 @@ static void client_close(struct client *c)
         return;
     c->dying = true;
     h1_fail(&c->h1, LEG_CLOSED);
+    loop_task_cancel(&c->respond);
+    loop_task_cancel(&c->pump);
     loop_timer_close(&c->idle, timer_closed);
     conn_close(&c->conn, false, conn_closed);
 }
@@ -312,6 +339,8 @@ static void on_accept(struct listener *l, int fd, const struct addr *peer)
     buf_init(&c->in, s->pool);
     buf_init(&c->body, s->pool);
     h1_init(&c->h1, H1_SERVER, &server_limits, &c->conn.out, OUTPUT_HIGH, &codec_ops);
+    loop_task_init(&c->respond, on_respond);
+    loop_task_init(&c->pump, on_pump);
     loop_timer_init(&c->idle, s->loop, on_idle);
     loop_timer_start(&c->idle, s->o.idle_ms);
     conn_want_read(&c->conn, true);

@@ -26,7 +26,7 @@ struct http_response {
 struct http_server;
 struct http_server_options {
     size_t max_connections, max_body;
-    uint64_t idle_ms;
+    uint64_t idle_ms; /* for a whole exchange: to send a request, to take its answer and to send the next */
     void (*handle)(void *arg, const struct http_request *request, struct http_response *response);
     void *arg;
 };

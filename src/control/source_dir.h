@@ -12,7 +12,8 @@
 
 struct source_dir;
 /* paths as given on the command line; a missing one is an error of that path, and is looked for again; a directory that
- * goes away keeps what it last gave. changed runs after a scan that touched the store (store_settle has been called), never before source_dir_new returns. */
+ * goes away keeps what it last gave. changed runs after a scan that touched the store (store_settle has been called),
+ * never before source_dir_new returns. */
 struct source_dir *source_dir_new(struct loop *loop, struct store *store, const char *const *paths, size_t count,
                                   const char *default_ns, void (*changed)(void *arg), void *arg);
 /* Looks now; true when the store changed. */

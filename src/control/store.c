@@ -91,6 +91,7 @@ void store_file_set(struct store *s, const char *path, struct str text, const ch
         documents_free(&docs);
         return;
     }
+    diag_append(&f->syntax, &docs.syntax); /* warnings: what was passed over */
     documents_free(&f->docs);
     f->docs = docs;
 }
@@ -234,9 +235,10 @@ bool store_settle(struct store *s, uint64_t now_ms)
     MAP_EACH (e, &s->objects)
         ((struct store_object *)e->value)->seen = false;
     MAP_EACH (e, &s->files) {
-        const struct store_file *f = e->value;
+        struct store_file *f = e->value;
         for (size_t i = 0; i < f->docs.count; i++)
             changed |= settle_document(s, f, &f->docs.list[i]);
+        f->gap = f->gap && (f->error != NULL || f->syntax.errors > 0); /* what it names is known from now on */
     }
     changed |= settle_unseen(s, now_ms);
     MAP_EACH (e, &s->objects) {
@@ -310,7 +312,7 @@ bool store_write_gaps(const struct store *s, struct strbuf *out)
     }
     MAP_EACH (e, &s->files) {
         const struct store_file *f = e->value;
-        if (!f->gap || (f->error == NULL && f->syntax.errors == 0))
+        if (!f->gap)
             continue;
         any = true;
         strbuf_printf(out, "%s: cannot be read, and what it holds is not known\n", f->path);

@@ -26,7 +26,7 @@ static void reset_exchange(struct h1 *h)
     h->pending = LEG_OK;
     h->interims = 0;
     h->keep_alive = h->read_enabled = true;
-    h->was_full = h->peer_http10 = h->peer_expects_continue = h->interim_sent = h->upgrade = h->begun = false;
+    h->stalled = h->was_full = h->peer_http10 = h->peer_expects_continue = h->interim_sent = h->upgrade = h->begun = false;
 }
 
 void h1_init(struct h1 *h, enum h1_role role, const struct h1_limits *limits, struct buf *out, size_t high_mark,
@@ -62,10 +62,10 @@ static bool is_reusable(const struct h1 *h)
         return false;
     if (h->role == H1_CLIENT)
         return !h->eof && unread(h) == 0;
-    return !h->closing && (!h->eof || unread(h) > 0);
+    return !h->eof || unread(h) > 0; /* closing: the head has said so, or the next one will */
 }
 
-void h1_end_exchange(struct h1 *h)
+static void end_exchange(struct h1 *h)
 {
     bool reusable = is_reusable(h);
 
@@ -75,6 +75,76 @@ void h1_end_exchange(struct h1 *h)
         h->in_state = H1_BROKEN;
     h->ops->on_exchange_end(h, reusable);
 }
+
+/* ---- the rest of a request that has been answered: a stream of our own drops it ---- */
+
+static void rest_done(struct h1 *h)
+{
+    h->leg.stream = NULL;
+    arena_fini(&h->rest_arena);
+}
+
+static void rest_on_body(void *stream, struct buf *data, bool end)
+{
+    struct h1 *h = stream;
+
+    (void)data;
+    if (!end && h->in_bytes <= H1_REST_MAX)
+        return;
+    rest_done(h);
+    end_exchange(h);
+}
+
+static void rest_on_trailers(void *stream, struct headers *trailers)
+{
+    struct h1 *h = stream;
+
+    (void)trailers;
+    rest_done(h);
+    end_exchange(h);
+}
+
+static void rest_on_reset(void *stream, enum leg_error why)
+{
+    (void)why;
+    rest_done(stream);
+}
+
+static const struct leg_ops rest_ops = {
+    .on_body = rest_on_body, .on_trailers = rest_on_trailers, .on_reset = rest_on_reset};
+
+bool h1_is_dropping(const struct h1 *h) { return h->leg.stream != NULL && h->leg.ops == &rest_ops; }
+
+bool h1_may_drop_rest(const struct h1 *h)
+{
+    return h->in_state == H1_BODY && (h->in_body == BODY_CHUNKED || h->in_left <= H1_REST_MAX);
+}
+
+static void begin_dropping(struct h1 *h)
+{
+    h->leg.ops = &rest_ops;
+    h->leg.stream = h;
+    arena_init(&h->rest_arena, h->out->pool, h->limits->trailer_bytes + CHUNK_SIZE);
+    h->arena = &h->rest_arena;
+    h->trailers = NULL;
+    h->msg = NULL;
+    h->method = STR_NONE;
+    h->in_bytes = 0;
+    h->read_enabled = true;
+    h->was_full = false;
+    h1_signal_read_state(h);
+}
+
+void h1_end_exchange(struct h1 *h)
+{
+    if (h->role == H1_SERVER && h->out_state == H1_END && h->keep_alive && !h->eof && h1_may_drop_rest(h) &&
+        h->in_body != BODY_TUNNEL)
+        begin_dropping(h);
+    else
+        end_exchange(h);
+}
+
+/* ---- failing ---- */
 
 static void reset_leg(struct h1 *h, enum leg_error why)
 {
@@ -207,6 +277,9 @@ static bool step_begin(struct h1 *h)
         return true;
     }
     if (is_stray_line(h->in))
+        return false;
+    h->stalled = h->out->n > h->high_mark;
+    if (h->stalled)
         return false;
     reset_exchange(h);
     h->in_state = H1_HEAD;
@@ -571,7 +644,7 @@ bool h1_wants_input(const struct h1 *h)
     size_t bound = h->limits->pipeline_bytes > 0 ? h->limits->pipeline_bytes : h->limits->head_bytes;
 
     switch (h->in_state) {
-    case H1_IDLE:
+    case H1_IDLE: return !h->stalled;
     case H1_HEAD: return true;
     case H1_BODY: return h->in_body == BODY_TUNNEL ? h->unread < bound : h->read_enabled;
     case H1_TUNNEL: return h->read_enabled;
@@ -608,6 +681,10 @@ void h1_output_drained(struct h1 *h)
     if (h->was_full && h->leg.stream != NULL && h->out->n <= h->high_mark / 2) {
         h->was_full = false;
         h->leg.ops->on_drain(h->leg.stream);
+    }
+    if (h->stalled && h->out->n <= h->high_mark / 2) {
+        h->stalled = false;
+        h1_signal_read_state(h);
     }
 }
 

@@ -5,7 +5,8 @@
  *
  *      conn --bytes--> h1_input --leg_ops--> stream --leg_codec--> h1.out --bytes--> conn
  *
- * One exchange at a time: a pipelined request stays unread until the response before it is complete. The hard part is
+ * One exchange at a time: a pipelined request stays unread until the response before it is complete, and until less
+ * than the high mark of earlier responses waits for a slow client. The hard part is
  * that a stream may answer, stop reading or detach from inside any event; so every event is the last thing a step does,
  * and what follows is decided anew from struct h1. It must never write framing that a guest chose.
  *
@@ -21,6 +22,12 @@
 #include "http/leg.h"
 
 enum h1_role { H1_SERVER, H1_CLIENT };
+
+enum {
+    /* A server that has answered before the request's end reads and drops so much of the rest: that is cheaper than a
+     * new connection. Beyond it the connection ends. */
+    H1_REST_MAX = 64 * 1024,
+};
 
 struct h1;
 /* None of these may free h, its arena-giving stream's conn or the input buf before the h1_ function that called it
@@ -42,7 +49,8 @@ struct h1_ops {
      * h1_output_drained; it may flush at once, but must not call h1_output_drained, h1_input, h1_eof or
      * h1_fail from inside. */
     void (*on_output)(struct h1 *h);
-    /* Reading was enabled or disabled by the stream, or input is wanted again (a tunnel began). The owner asks
+    /* Reading was enabled or disabled by the stream, or input is wanted again (a tunnel began, the rest of an answered
+     * request is to be dropped, output has drained for the next request). The owner asks
      * h1_wants_input, and when it is true feeds what it holds (be it nothing) to h1_input later in this turn, not from
      * inside. */
     void (*on_read_state)(struct h1 *h);
@@ -89,6 +97,8 @@ struct h1 {
     unsigned interims;        /* 1xx received in this exchange */
     bool keep_alive;          /* both sides agree so far */
     bool closing;             /* server: answer with Connection: close (drain); the owner sets it at any time */
+    struct arena rest_arena;  /* server: trailers of a request whose stream is gone */
+    bool stalled;             /* server: the next request waits for output to drain */
     bool read_enabled, was_full, peer_http10, peer_expects_continue, interim_sent;
     bool begun;              /* bytes of the current incoming message have come (client: too late for a silent retry) */
     bool upgrade;            /* this exchange's request asks to upgrade */
@@ -123,6 +133,8 @@ void h1_begin_request(struct h1 *h, struct arena *arena, const struct leg_ops *o
 void h1_output_drained(struct h1 *h);
 /* A tunnel's outgoing direction has ended: send FIN once out is flushed (half-close); reading goes on. */
 bool h1_wants_shutdown(const struct h1 *h);
+/* Server: is the rest of a request being dropped whose response is complete? The owner bounds the time. */
+bool h1_is_dropping(const struct h1 *h);
 /* No exchange and no input begun. */
 bool h1_is_idle(const struct h1 *h);
 

@@ -10,8 +10,10 @@
 
 extern const struct leg_codec h1_codec;
 
-/* The leg is gone: ends the exchange. Calls on_exchange_end. */
+/* The leg is gone: ends the exchange, now or when a small rest of the request has come. Calls on_exchange_end. */
 void h1_end_exchange(struct h1 *h);
+/* May the rest of the request that is being read be so small that it is dropped? */
+bool h1_may_drop_rest(const struct h1 *h);
 /* Is the exchange's outgoing side cut off if it stops now? Then it is marked so. */
 void h1_cut_output(struct h1 *h);
 void h1_signal_output(struct h1 *h);

@@ -107,7 +107,7 @@ static bool must_close(const struct h1 *h, const struct message *msg, enum messa
 {
     bool unread_request = h->in_state != H1_END && !h->upgrade;
 
-    return h->closing || msg->close || body == BODY_CLOSE || (unread_request && end) ||
+    return h->closing || msg->close || body == BODY_CLOSE || (unread_request && end && !h1_may_drop_rest(h)) ||
            (unread_request && h->peer_expects_continue && !h->interim_sent);
 }
 
@@ -169,6 +169,8 @@ static void send_request(struct h1 *h, const struct message *msg, bool end)
     }
     h->method = arena_str(h->arena, head.method);
     h->upgrade = head.upgrade.n > 0;
+    if (msg->upgrade && !h->upgrade) /* a filter took the upgrade back: what is left is a request without a body */
+        end = true;
     if (h->upgrade)
         head.connection = H1_CONNECTION_UPGRADE, body = BODY_TUNNEL, end = false;
     else if (end)

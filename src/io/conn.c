@@ -230,6 +230,14 @@ enum io_result conn_read(struct conn *c, struct buf *in, size_t max, size_t *got
     return c->error != 0 ? IO_FAIL : IO_EOF;
 }
 
+bool conn_is_quiet(const struct conn *c)
+{
+    char byte;
+
+    return !c->closing && !c->read_eof && c->error == 0 && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+           errno == EAGAIN;
+}
+
 static ssize_t send_some(struct conn *c, size_t *asked)
 {
     struct iovec iov[CONN_IOVECS];

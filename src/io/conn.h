@@ -89,6 +89,8 @@ void conn_want_read(struct conn *c, bool on);
 /* One read of at most max bytes (one chunk's room) into in. IO_OK: some bytes, *got says how many; a short read means
  * that the socket is empty, so do not read again before the next on_readable. */
 enum io_result conn_read(struct conn *c, struct buf *in, size_t max, size_t *got);
+/* Is the connection as it should be while nothing is asked: nothing to read, not even its end? A system call. */
+bool conn_is_quiet(const struct conn *c);
 /* Writes as much of c->out as the kernel takes; arms WRITE for the rest (then on_writable). IO_OK: all written;
  * IO_AGAIN: some left; IO_FAIL: c->error. Never calls back before returning. */
 enum io_result conn_flush(struct conn *c);

@@ -19,7 +19,8 @@ void endpoint_unref(struct endpoint *e)
     ASSERT(e->refs > 0);
     if (--e->refs > 0)
         return;
-    ASSERT(e->removed && list_is_empty(&e->idle) && list_is_empty(&e->busy));
+    ASSERT(e->removed && list_is_empty(&e->idle) && list_is_empty(&e->busy) && list_is_empty(&e->waiting));
+    loop_task_cancel(&e->serve);
     mem_free(e);
 }
 
@@ -32,6 +33,8 @@ static struct endpoint *endpoint_new(struct cluster *c, const struct addr *addr)
     e->cluster = c;
     list_init(&e->idle);
     list_init(&e->busy);
+    list_init(&e->waiting);
+    loop_task_init(&e->serve, NULL);
     return e;
 }
 

@@ -29,6 +29,8 @@ struct endpoint {
     char text[ADDR_TEXT_MAX];
     struct list idle; /* struct up: reusable connections, most recent first */
     struct list busy;
+    struct list waiting;    /* struct up_request in line for a connection; each has a reference */
+    struct loop_task serve; /* the pool's: serves those in line */
     uint32_t idle_count, conn_count;
     struct cluster *cluster;
     int64_t current_weight; /* smooth weighted round robin */
@@ -43,7 +45,7 @@ struct cluster {
     size_t next; /* round robin while all weights are equal */
     bool equal_weights;
     uint64_t chosen;
-    uint32_t pending; /* streams waiting for a connection */
+    uint32_t pending; /* who waits for a connection: one that is being made, or in line */
     bool known;       /* endpoints were told at least once */
 };
 

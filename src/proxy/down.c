@@ -39,7 +39,7 @@ struct down {
     uint64_t since;    /* idle, closing or lingering since */
     uint64_t idle_timeout, linger_timeout;
     uint64_t id, requests, lingered;
-    uint64_t counted_in, counted_out;
+    uint64_t counted_in, counted_out, noted_out;
     enum down_state state;
     bool feed;
     unsigned closing;
@@ -166,9 +166,14 @@ static void lost(struct down *d)
 
 /* ---- idleness ---- */
 
+/* Of a connection without a stream. */
 static uint64_t idle_deadline(const struct down *d)
 {
-    return d->since + (d->worker->draining ? DRAIN_IDLE_MS : d->idle_timeout);
+    if (h1_is_dropping(&d->h1))
+        return d->since + d->linger_timeout;
+    if (d->worker->draining && d->conn.out.n == 0) /* else the client is still reading its response */
+        return d->since + DRAIN_IDLE_MS;
+    return d->since + d->idle_timeout;
 }
 
 static void become_idle(struct down *d)
@@ -188,8 +193,8 @@ static void feed(struct down *d)
     (void)!h1_input(&d->h1, &d->in); /* the codec's events say how it ends */
     if (d->state != DOWN_OPEN)
         return;
-    if (d->conn.read_eof && is_idle(d)) /* what is left is no request */
-        close_now(d, false);
+    if (d->conn.read_eof && is_idle(d) && !d->h1.stalled) /* what is left is no request */
+        start_closing(d);
     else
         conn_want_read(&d->conn, h1_wants_input(&d->h1));
 }
@@ -198,7 +203,7 @@ static void on_eof(struct down *d)
 {
     h1_eof(&d->h1);
     if (is_idle(d) && !d->feed)
-        close_now(d, false);
+        start_closing(d); /* the last response may still be on its way */
 }
 
 static void on_readable(struct conn *c)
@@ -241,20 +246,27 @@ static void close_idle(struct down *d)
         close_now(d, false);
 }
 
+/* Bytes went out: whoever waits for the client to read them has waited for something. */
+static void note_progress(struct down *d)
+{
+    if (d->conn.bytes_out == d->noted_out)
+        return;
+    d->noted_out = d->conn.bytes_out;
+    if (d->stream != NULL)
+        stream_touch(d->stream);
+    else if (!h1_is_dropping(&d->h1))
+        d->since = loop_now(&d->worker->loop);
+    if (d->worker->draining && is_idle(d))
+        arm(d, idle_deadline(d));
+}
+
 static void flush(struct down *d)
 {
-    size_t before = d->conn.out.n;
-
-    if (before > 0 && conn_flush(&d->conn) == IO_FAIL) {
+    if (d->conn.out.n > 0 && conn_flush(&d->conn) == IO_FAIL) {
         lost(d);
         return;
     }
-    if (d->conn.out.n < before) {
-        if (d->stream != NULL)
-            stream_touch(d->stream);
-        else if (d->state == DOWN_CLOSING)
-            d->since = loop_now(&d->worker->loop);
-    }
+    note_progress(d);
     if (d->conn.out.n == 0 && h1_wants_shutdown(&d->h1))
         conn_shutdown(&d->conn);
     if (d->conn.out.n <= d->h1.high_mark / 2)
@@ -301,6 +313,7 @@ static void on_timer(struct loop_timer *timer)
     enum end_reason why = END_NONE;
 
     d->timer_at = UINT64_MAX;
+    note_progress(d);
     if (d->state == DOWN_LINGER)
         at = d->since + d->linger_timeout;
     else if (d->state == DOWN_CLOSING)
@@ -318,10 +331,13 @@ static void on_timer(struct loop_timer *timer)
         stream_expire(d->stream, why);
         if (d->stream != NULL)
             arm(d, now + 1000); /* looks again: what it does now (a reply, say) has deadlines too */
+    } else if (d->state == DOWN_OPEN && h1_is_dropping(&d->h1)) {
+        h1_fail(&d->h1, LEG_TIMEOUT);
+        start_closing(d);
     } else {
         close_idle(d);
         if (d->state != DOWN_OPEN || is_idle(d)) /* else its next request has just come */
-            close_now(d, d->state == DOWN_CLOSING);
+            close_now(d, d->state == DOWN_CLOSING || d->conn.out.n > 0);
     }
 }
 
@@ -403,6 +419,10 @@ static void on_read_state(struct h1 *h)
 
     d->feed = true;
     loop_defer(&d->worker->loop, &d->work);
+    if (h1_is_dropping(h)) {
+        d->since = loop_now(&d->worker->loop);
+        arm(d, idle_deadline(d));
+    }
 }
 
 static void on_exchange_end(struct h1 *h, bool reusable)

@@ -2,7 +2,8 @@
  *
  * From the counters that the ABI layer keeps in each VM to metrics: once a second, and when a VM ends, what has been
  * counted since is added to the series of the plugin's name. So a callback costs no more than what the VM counts, and a
- * series lives on through generations and VMs, until the plugin is gone. Series come into being with the first thing to count.
+ * series lives on through generations and VMs, until the plugin is gone. Series come into being with the first thing to
+ * count.
  */
 #include "proxy/plugin_slot_priv.h"
 

@@ -16,43 +16,135 @@ static struct up *up_of_leg(const struct leg *leg)
     return CONTAINER_OF(h, struct up, h1);
 }
 
-static struct leg *take_idle(struct endpoint *e, struct up_request *request)
-{
-    struct up *up = LIST_ENTRY(e->idle.next, struct up, node);
+/* ---- getting one ---- */
 
-    list_remove(&up->node);
-    e->idle_count--;
-    list_push_back(&e->busy, &up->node);
+static bool is_full(const struct endpoint *e, const struct up_request *request)
+{
+    return e->conn_count >= request->limits->up_connections;
+}
+
+/* The idle connection that was used last, or NULL. */
+static struct up *take_idle(struct endpoint *e, const struct up_request *request)
+{
+    while (!list_is_empty(&e->idle)) {
+        struct up *up = LIST_ENTRY(e->idle.next, struct up, node);
+        if (request->fresh_only && !is_full(e, request))
+            return NULL;
+        if (request->fresh_only || (request->once && !conn_is_quiet(&up->conn))) {
+            up_close(up, false); /* makes room for a fresh one; or its FIN has just come */
+            continue;
+        }
+        list_remove(&up->node);
+        e->idle_count--;
+        list_push_back(&e->busy, &up->node);
+        return up;
+    }
+    return NULL;
+}
+
+static struct leg *lend(struct up *up, struct up_request *request)
+{
     request->up = up;
     return up_begin(up, request);
 }
+
+static bool begin_connect(struct endpoint *e, struct up_request *request)
+{
+    struct worker *w = request->worker;
+    struct up *up = up_connect(w, e, request->limits);
+
+    if (up == NULL)
+        return false;
+    list_push_back(&e->busy, &up->node);
+    e->conn_count++;
+    w->up_count++;
+    metrics_add(w->stats.up_conns_total, 1);
+    up->request = request;
+    request->up = up;
+    return true;
+}
+
+/* ---- the line ---- */
+
+static void join_line(struct endpoint *e, struct up_request *request)
+{
+    endpoint_ref(e);
+    list_push_back(&e->waiting, &request->node);
+}
+
+static void leave_line(struct up_request *request)
+{
+    list_remove(&request->node);
+    request->endpoint->cluster->pending--;
+    endpoint_unref(request->endpoint);
+}
+
+/* False: it goes on waiting, and so do all behind it. */
+static bool serve_first(struct endpoint *e)
+{
+    struct up_request *request = LIST_ENTRY(e->waiting.next, struct up_request, node);
+    struct up *up = e->removed ? NULL : take_idle(e, request);
+
+    if (up == NULL && !e->removed && is_full(e, request))
+        return false;
+    leave_line(request);
+    if (up != NULL) {
+        request->on_ready(request->owner, lend(up, request), true);
+    } else if (!e->removed && begin_connect(e, request)) {
+        e->cluster->pending++;
+    } else {
+        request->on_failed(request->owner, END_CONNECT_FAILED);
+    }
+    return true;
+}
+
+static void serve(struct loop_task *task)
+{
+    struct endpoint *e = CONTAINER_OF(task, struct endpoint, serve);
+
+    endpoint_ref(e);
+    while (!list_is_empty(&e->waiting) && serve_first(e))
+        continue;
+    endpoint_unref(e);
+}
+
+/* There may be a place now. Later in this turn: whoever made it is still busy with something else. */
+static void call_next(struct worker *w, struct endpoint *e)
+{
+    if (list_is_empty(&e->waiting))
+        return;
+    e->serve.fn = serve;
+    loop_defer(&w->loop, &e->serve);
+}
+
+/* ---- asking ---- */
 
 enum pool_result pool_request(struct worker *w, struct endpoint *endpoint, struct up_request *request, bool fresh_only,
                               struct leg **leg, bool *reused, enum end_reason *why)
 {
     struct cluster *c = endpoint->cluster;
+    bool is_first = list_is_empty(&endpoint->waiting);
 
     list_init(&request->node);
-    request->up = NULL;
-    if (!fresh_only && !list_is_empty(&endpoint->idle)) {
-        *leg = take_idle(endpoint, request);
+    request->worker = w;
+    request->endpoint = endpoint;
+    request->fresh_only = fresh_only;
+    struct up *up = is_first ? take_idle(endpoint, request) : NULL;
+    request->up = up;
+    if (up != NULL) {
+        *leg = lend(up, request);
         *reused = true;
         return POOL_READY;
     }
     *why = END_UPSTREAM_OVERFLOW;
-    if (endpoint->conn_count >= request->limits->up_connections || c->pending >= request->limits->pending_requests)
+    if (c->pending >= request->limits->pending_requests)
         return POOL_FAILED;
     *why = END_CONNECT_FAILED;
-    struct up *up = up_connect(w, endpoint, request->limits);
-    if (up == NULL)
+    if (!is_first || is_full(endpoint, request))
+        join_line(endpoint, request);
+    else if (!begin_connect(endpoint, request))
         return POOL_FAILED;
-    list_push_back(&endpoint->busy, &up->node);
-    endpoint->conn_count++;
-    w->up_count++;
-    metrics_add(w->stats.up_conns_total, 1);
     c->pending++;
-    up->request = request;
-    request->up = up;
     return POOL_WAIT;
 }
 
@@ -70,10 +162,14 @@ static struct up_request *take_request(struct up *up)
 /* The connection goes on: it will serve someone else. */
 void pool_cancel(struct up_request *request)
 {
-    if (request->up != NULL && request->up->request == request)
+    if (list_is_linked(&request->node))
+        leave_line(request);
+    else if (request->up != NULL && request->up->request == request)
         take_request(request->up);
     request->up = NULL;
 }
+
+/* ---- what connections tell ---- */
 
 void pool_connected(struct up *up, int error)
 {
@@ -101,7 +197,9 @@ void pool_give_back(struct up *up)
 {
     struct endpoint *e = up->endpoint;
 
-    if (e->removed || up->worker->stopping || e->idle_count >= up->max_idle || budget_level() != BUDGET_FINE) {
+    bool wanted = !list_is_empty(&e->waiting);
+    bool kept = wanted || (e->idle_count < up->max_idle && budget_level() == BUDGET_FINE);
+    if (e->removed || up->worker->stopping || up->conn.error != 0 || !kept) {
         up_close(up, false);
         return;
     }
@@ -109,6 +207,7 @@ void pool_give_back(struct up *up)
     list_remove(&up->node);
     list_push_front(&e->idle, &up->node);
     e->idle_count++;
+    call_next(up->worker, e);
 }
 
 /* It is about to be closed. */
@@ -122,6 +221,7 @@ void pool_forget(struct up *up)
     take_request(up);
     e->conn_count--;
     up->worker->up_count--;
+    call_next(up->worker, e);
 }
 
 bool pool_leg_has_answered(const struct leg *leg) { return up_of_leg(leg)->answered; }
@@ -141,6 +241,8 @@ void pool_endpoint_removed(struct endpoint *e)
 {
     LIST_EACH (node, &e->idle)
         up_close(LIST_ENTRY(node, struct up, node), false);
+    if (!list_is_empty(&e->waiting))
+        call_next(LIST_ENTRY(e->waiting.next, struct up_request, node)->worker, e);
 }
 
 void pool_cut_all(struct worker *w)

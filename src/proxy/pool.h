@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Connections of one worker to endpoints: reused most-recent-first, watched for FIN while idle, opened when none is
- * idle. Used by streams and by filters' callouts (call.c): whoever wants to make one exchange.
+ * idle; when an endpoint has as many as it may have, who comes next waits in line. Used by streams and by filters'
+ * callouts (call.c): whoever wants to make one exchange.
  */
 #ifndef WEIR_PROXY_POOL_H
 #define WEIR_PROXY_POOL_H
@@ -21,10 +22,17 @@ struct up_request {
     /* No connection could be had. */
     void (*on_failed)(void *owner, enum end_reason reason);
     const struct limits *limits;
-    struct list node; /* the pool's: waits for a connection */
-    struct up *up;    /* the pool's */
+    bool once; /* it may not be sent twice: a pooled connection is looked at before it is lent */
+    /* The pool's: */
+    bool fresh_only;
+    struct list node; /* in endpoint->waiting */
+    struct worker *worker;
+    struct endpoint *endpoint; /* a reference while it is in line */
+    struct up *up;             /* that connects for it, or serves it */
 };
 enum pool_result { POOL_READY /* *leg now */, POOL_WAIT, POOL_FAILED /* reason in *why */ };
+/* POOL_WAIT: a connection is being made, or all of them are taken and this request is in line, among pending_requests of
+ * its cluster. Should the endpoint be removed, who is in line gets on_failed(END_CONNECT_FAILED). */
 enum pool_result pool_request(struct worker *w, struct endpoint *endpoint, struct up_request *request, bool fresh_only,
                               struct leg **leg, bool *reused, enum end_reason *why);
 /* Gives up waiting. */

@@ -19,7 +19,7 @@ struct path {
 /* What a leaf looks at. */
 struct view {
     const struct identity *me; /* may be NULL */
-    struct stream *s; /* NULL in the root's scope */
+    struct stream *s;          /* NULL in the root's scope */
     bool ended;
     const struct path *path;
     struct strbuf *out;

@@ -52,9 +52,11 @@ void reply_want(struct stream *s, const struct reply *r, uint32_t from, bool ove
     p->reply_wanted = true;
 }
 
-void reply_reason(struct stream *s, enum end_reason reason)
+void reply_reason(struct stream *s, enum end_reason reason) { reply_status(s, reason, end_reason_status(reason)); }
+
+void reply_status(struct stream *s, enum end_reason reason, unsigned status)
 {
-    struct reply r = {.status = end_reason_status(reason),
+    struct reply r = {.status = status,
                       .body = str_of(end_reason_body(reason)),
                       .grpc_status = -1,
                       .reason = reason};
@@ -190,6 +192,24 @@ static void make_grpc(struct stream *s, struct message *msg)
     add_common(s, &msg->headers);
 }
 
+/* Will the request not be read to its end? What is left of it is dropped only as far as the codec goes. */
+static bool must_close(const struct stream *s)
+{
+    const struct message *msg = s->side[DIR_REQUEST].msg;
+
+    if (s->priv->flow[DIR_REQUEST].end_in)
+        return false;
+    switch (s->priv->reply.reason) {
+    case END_HEAD_TIMEOUT:
+    case END_REQUEST_TIMEOUT:
+    case END_IDLE_TIMEOUT:
+    case END_BODY_TOO_LARGE: return true;
+    default: break;
+    }
+    return msg == NULL ||
+           (msg->body == BODY_LENGTH && msg->content_length - s->side[DIR_REQUEST].body_bytes > H1_REST_MAX);
+}
+
 static struct message *make_message(struct stream *s)
 {
     const struct limits *l = stream_limits(s);
@@ -201,6 +221,7 @@ static struct message *make_message(struct stream *s)
     msg->status = (uint16_t)(odd ? 503 : r->status);
     msg->version = 11;
     msg->keep_alive = true;
+    msg->close = must_close(s);
     if (is_grpc(s))
         make_grpc(s, msg);
     else

@@ -310,16 +310,35 @@ static void on_finish(struct loop_task *task)
 
 /* ---- between chain and sink ---- */
 
-/* A guest may have removed or rewritten content-length; what it wrote counts only as a promise that the codec keeps. */
-static void frame_length(struct stream *s, enum direction dir, struct message *msg)
+/* May a filter still change how many bytes there are? Its body callbacks run behind the head. */
+static bool may_resize(const struct stream *s, enum direction dir)
 {
-    uint64_t n;
+    for (size_t i = 0; i < s->filter_count; i++) {
+        const struct filter *f = &s->filters[i];
+        enum filter_state state = f->side[dir].state;
+        bool sees = (dir == DIR_REQUEST ? f->ops->request_body : f->ops->response_body) != NULL;
+        if (sees && state != FILTER_FINISHED && state != FILTER_BYPASSED)
+            return true;
+    }
+    return false;
+}
 
-    if (headers_count_id(&msg->headers, HDR_CONTENT_LENGTH) == 1 && !s->priv->flow[dir].resized &&
-        str_to_u64(headers_value(&msg->headers, HDR_CONTENT_LENGTH), INT64_MAX, &n))
-        msg->content_length = n;
-    else
-        msg->body = BODY_CHUNKED;
+/* The length that the peer declared still holds when nobody has changed, or may yet change, the body. What a guest
+ * wrote into content-length never counts; that it removed the header does. */
+static bool keeps_length(const struct stream *s, enum direction dir)
+{
+    return !s->priv->flow[dir].resized && !may_resize(s, dir) &&
+           headers_count_id(&s->side[dir].msg->headers, HDR_CONTENT_LENGTH) == 1;
+}
+
+bool flow_waits(const struct stream *s, enum direction dir)
+{
+    const struct flow *fl = &s->priv->flow[dir];
+    const struct message *msg = s->side[dir].msg;
+
+    return s->filter_count > 0 && msg->body == BODY_LENGTH && !fl->head_end && !msg->expect_continue &&
+           fl->out.n == 0 && !fl->out_end && !fl->has_trailers && may_resize(s, dir) &&
+           headers_count_id(&msg->headers, HDR_CONTENT_LENGTH) == 1;
 }
 
 void flow_frame(struct stream *s, enum direction dir)
@@ -336,10 +355,8 @@ void flow_frame(struct stream *s, enum direction dir)
     if (fl->out_end && !fl->has_trailers) {
         msg->body = BODY_LENGTH;
         msg->content_length = fl->out.n;
-    } else if (fl->has_trailers) {
+    } else if (fl->has_trailers || (msg->body == BODY_LENGTH && !keeps_length(s, dir))) {
         msg->body = BODY_CHUNKED;
-    } else if (msg->body == BODY_LENGTH) {
-        frame_length(s, dir, msg);
     }
 }
 
@@ -379,7 +396,7 @@ static void note_end(struct stream *s, enum direction dir)
         return;
     p->request_end_ms = loop_now(&s->worker->loop);
     s->request_end_ns = s->side[DIR_REQUEST].body_bytes > 0 ? worker_mono_ns() : s->start_ns;
-    if (s->up_leg != NULL)
+    if (s->priv->up_start_ms != 0)
         arm(s, stream_limits(s)->response_timeout);
 }
 
@@ -606,6 +623,14 @@ struct deadline {
     enum end_reason why;
 };
 
+/* Nothing more of the request is waited for. One that asks for an upgrade is complete with its head. */
+static bool request_is_in(const struct stream *s)
+{
+    const struct message *msg = s->side[DIR_REQUEST].msg;
+
+    return s->priv->flow[DIR_REQUEST].end_in || (msg != NULL && msg->upgrade);
+}
+
 static void sooner(struct deadline *d, uint64_t from, uint64_t after, enum end_reason why)
 {
     if (after > 0 && from + after < d->at)
@@ -629,7 +654,7 @@ static void deadline_response(const struct stream *s, struct deadline *d)
             sooner(d, p->up_start_ms, (uint64_t)rule->backend_timeout_ms, END_RESPONSE_TIMEOUT);
         ruled = true;
     }
-    if (!ruled && p->flow[DIR_REQUEST].end_in && p->up_start_ms != 0 && s->side[DIR_RESPONSE].msg == NULL) {
+    if (!ruled && request_is_in(s) && p->up_start_ms != 0 && s->side[DIR_RESPONSE].msg == NULL) {
         uint64_t from = p->request_end_ms > p->up_start_ms ? p->request_end_ms : p->up_start_ms;
         sooner(d, from, stream_limits(s)->response_timeout, END_RESPONSE_TIMEOUT);
     }
@@ -660,11 +685,10 @@ uint64_t stream_deadline(const struct stream *s, enum end_reason *why)
 
     if (s->side[DIR_REQUEST].msg == NULL)
         sooner(&d, p->start_ms, l->head_timeout, END_HEAD_TIMEOUT);
-    if (!p->flow[DIR_REQUEST].end_in && !p->tunnel)
+    if (!request_is_in(s))
         sooner(&d, p->start_ms, l->request_timeout, END_REQUEST_TIMEOUT);
     if (!paused)
-        sooner(&d, p->active_ms, l->stream_idle_timeout,
-               p->flow[DIR_REQUEST].end_in && !p->tunnel ? END_RESPONSE_TIMEOUT : END_IDLE_TIMEOUT);
+        sooner(&d, p->active_ms, l->stream_idle_timeout, END_IDLE_TIMEOUT);
     deadline_response(s, &d);
     deadline_pause(s, DIR_REQUEST, &d);
     deadline_pause(s, DIR_RESPONSE, &d);
@@ -677,6 +701,8 @@ void stream_expire(struct stream *s, enum end_reason why)
     /* A reply that itself does not get on is cut. */
     if (s->priv->tunnel || (s->priv->replied && why != END_PAUSE_TIMEOUT))
         stream_end(s, why);
+    else if (why == END_IDLE_TIMEOUT && request_is_in(s)) /* it is not the client that was waited for */
+        reply_status(s, why, 504);
     else
         reply_reason(s, why);
     stream_drive(s);

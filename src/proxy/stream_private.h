@@ -72,7 +72,8 @@ struct stream_private {
     const struct route_backend *backend;
     struct loop_task kick, finish;
     /* loop ms */
-    uint64_t start_ms, active_ms, request_end_ms, up_start_ms;
+    uint64_t start_ms, active_ms, request_end_ms;
+    uint64_t up_start_ms; /* it began to look for an endpoint; 0: not yet */
 };
 
 static inline const struct limits *stream_limits(const struct stream *s) { return &s->listener->conf->limits; }
@@ -96,6 +97,9 @@ void stream_kick(struct stream *s);
 void stream_end(struct stream *s, enum end_reason reason);
 /* The up leg goes: abort cuts its connection. */
 void stream_drop_up(struct stream *s, bool abort);
+/* Is the head to wait for the body's first bytes? A filter may change the length that it declares; when they turn out to
+ * be all, the new length is known. */
+bool flow_waits(const struct stream *s, enum direction dir);
 /* Sets body and content_length of the head that is about to be sent from what the chain left. */
 void flow_frame(struct stream *s, enum direction dir);
 /* Sends what came out of the chain to leg; true when the end went too. */
@@ -131,6 +135,8 @@ void response_edit(struct stream *s);
 /* A reply by the proxy itself for this reason; passes the filters that saw the request. Resets when the response head
  * has gone. */
 void reply_reason(struct stream *s, enum end_reason reason);
+/* As reply_reason, with another status. */
+void reply_status(struct stream *s, enum end_reason reason, unsigned status);
 /* As filter_reply, for filters up to index `from`. override: also when a reply is under way. */
 void reply_want(struct stream *s, const struct reply *r, uint32_t from, bool override);
 /* Makes the wanted reply the response. */

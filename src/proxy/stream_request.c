@@ -146,7 +146,11 @@ static bool may_try_another(struct stream *s, enum end_reason why)
     stream_drop_up(s, true);
     metrics_add(s->worker->stats.up_connect_failures, 1);
     p->avoid = s->endpoint;
-    return why == END_CONNECT_FAILED && ++p->connect_tries < CONNECT_TRIES && p->connect_tries < s->cluster->count;
+    if (why != END_CONNECT_FAILED)
+        return false;
+    if (s->endpoint->removed) /* that is no fault of those that came in its place */
+        return true;
+    return ++p->connect_tries < CONNECT_TRIES && p->connect_tries < s->cluster->count;
 }
 
 static void on_ready(void *owner, struct leg *leg, bool reused)
@@ -168,6 +172,17 @@ static void on_failed(void *owner, enum end_reason reason)
     stream_drive(s);
 }
 
+static bool is_idempotent(const struct stream *s)
+{
+    static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"};
+    struct str method = headers_value(&s->side[DIR_REQUEST].msg->headers, HDR_METHOD);
+
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++)
+        if (str_is(method, methods[i]))
+            return true;
+    return false;
+}
+
 static enum pool_result try_endpoint(struct stream *s, struct endpoint *e, enum end_reason *why)
 {
     struct stream_private *p = s->priv;
@@ -180,7 +195,8 @@ static enum pool_result try_endpoint(struct stream *s, struct endpoint *e, enum 
                                         .owner = s,
                                         .on_ready = on_ready,
                                         .on_failed = on_failed,
-                                        .limits = stream_limits(s)};
+                                        .limits = stream_limits(s),
+                                        .once = !is_idempotent(s)};
     enum pool_result r = pool_request(s->worker, e, &p->up_request, s->attempts > 0, &leg, &reused, why);
     if (r == POOL_READY)
         set_leg(s, leg, reused);
@@ -188,14 +204,26 @@ static enum pool_result try_endpoint(struct stream *s, struct endpoint *e, enum 
     return r;
 }
 
+static void arm_deadline(struct stream *s)
+{
+    if (s->down != NULL)
+        down_arm(s->down, stream_deadline(s, &(enum end_reason){END_NONE}));
+}
+
 static enum step request_connect(struct stream *s)
 {
     struct stream_private *p = s->priv;
     enum end_reason why = END_NONE;
 
+    if (flow_waits(s, DIR_REQUEST))
+        return STEP_WAIT;
+    if (p->up_start_ms == 0)
+        p->up_start_ms = loop_now(&s->worker->loop);
     while (s->up_leg == NULL) {
-        if (p->connecting)
+        if (p->connecting) {
+            arm_deadline(s);
             return STEP_WAIT;
+        }
         struct endpoint *e = cluster_choose(s->cluster, p->avoid);
         if (e == NULL) {
             reply_reason(s, END_NO_ENDPOINT);
@@ -219,12 +247,10 @@ static enum step request_send(struct stream *s)
 
     flow_frame(s, DIR_REQUEST);
     s->attempts++;
-    p->up_start_ms = loop_now(&s->worker->loop);
     s->up_start_ns = at_once && fl->head_end ? s->start_ns : worker_mono_ns();
     fl->head_sent = true;
     s->up_leg->codec->send_head(s->up_leg, s->side[DIR_REQUEST].msg, fl->head_end);
-    if (s->down != NULL)
-        down_arm(s->down, stream_deadline(s, &(enum end_reason){END_NONE}));
+    arm_deadline(s);
     return STEP_NEXT;
 }
 
@@ -237,17 +263,6 @@ static enum step request_body(struct stream *s)
 
 /* ---- failing ---- */
 
-static bool is_idempotent(const struct stream *s)
-{
-    static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"};
-    struct str method = headers_value(&s->side[DIR_REQUEST].msg->headers, HDR_METHOD);
-
-    for (size_t i = 0; i < ARRAY_LEN(methods); i++)
-        if (str_is(method, methods[i]))
-            return true;
-    return false;
-}
-
 void request_failed(struct stream *s, enum end_reason reason, bool may_retry)
 {
     struct stream_private *p = s->priv;
@@ -259,6 +274,7 @@ void request_failed(struct stream *s, enum end_reason reason, bool may_retry)
     metrics_add(s->worker->stats.up_retries, 1);
     s->side[DIR_REQUEST].ended = false;
     p->flow[DIR_REQUEST].head_sent = false;
+    p->up_start_ms = 0;
     p->request = REQUEST_CONNECT;
 }
 

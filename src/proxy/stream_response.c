@@ -64,6 +64,8 @@ static enum step response_send(struct stream *s)
         stream_end(s, END_CLIENT_GONE);
         return STEP_END;
     }
+    if (flow_waits(s, DIR_RESPONSE))
+        return STEP_WAIT;
     flow_frame(s, DIR_RESPONSE);
     s->status = final_status(s);
     fl->head_sent = true;

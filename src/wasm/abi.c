@@ -132,6 +132,21 @@ enum abi_status abi_read_pairs(struct plugin_vm *pv, union vm_value ptr, union v
     return ABI_OK;
 }
 
+bool abi_is_utf8(struct str s)
+{
+    uint64_t all = 0, word;
+    size_t i = 0;
+
+    for (; i + sizeof word <= s.n; i += sizeof word) {
+        memcpy(&word, s.p + i, sizeof word);
+        all |= word;
+    }
+    for (; i < s.n; i++) {
+        all |= (unsigned char)s.p[i];
+    }
+    return (all & 0x8080808080808080u) == 0 || str_is_utf8(s);
+}
+
 struct strbuf *abi_scratch(struct plugin_vm *pv)
 {
     strbuf_clear(&pv->scratch);

@@ -124,6 +124,8 @@ struct plugin_vm {
     size_t property_bytes;
 
     struct strbuf scratch;  /* what is being given to the guest */
+    struct strbuf output[2]; /* what descriptors 1 and 2 were given since the last newline; at most LOG_LINE_MAX */
+    bool output_waits;       /* there may be some */
     struct abi_pair *pairs; /* PAIRS_MAX_COUNT, made on first need */
     uint32_t warned;        /* bits of enum warning */
 
@@ -184,6 +186,8 @@ static inline bool abi_gift_ok(struct plugin_vm *pv, union vm_value out_ptr, uni
 }
 /* Guest's pairs into pv->pairs; BAD_ARGUMENT (logged) when malformed. They borrow guest memory. */
 enum abi_status abi_read_pairs(struct plugin_vm *pv, union vm_value ptr, union vm_value size, struct abi_pairs *out);
+/* Of a few nanoseconds when it is ASCII. */
+bool abi_is_utf8(struct str s);
 /* The scratch, empty. */
 struct strbuf *abi_scratch(struct plugin_vm *pv);
 void abi_scratch_done(struct plugin_vm *pv);
@@ -193,6 +197,8 @@ void abi_log(struct plugin_vm *pv, enum log_level level, struct str text);
 void abi_logf(struct plugin_vm *pv, enum log_level level, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* As abi_logf at level warn, once for each VM. */
 void abi_warn_once(struct plugin_vm *pv, enum warning w, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* Logs what the guest has written without ending the line. */
+void wasi_flush(struct plugin_vm *pv);
 uint64_t abi_wall_ns(struct plugin_vm *pv);
 uint64_t abi_mono_ns(struct plugin_vm *pv);
 

@@ -58,15 +58,7 @@ static void map_edited(struct plugin_vm *pv, uint32_t kind, enum headers_result 
 
 static bool is_shown_as_is(struct plugin_vm *pv, struct str s)
 {
-    if (pv->plugin->utf8 == UTF8_PASS) {
-        return true;
-    }
-    for (size_t i = 0; i < s.n; i++) {
-        if ((unsigned char)s.p[i] >= 0x80) {
-            return str_is_utf8(s);
-        }
-    }
-    return true;
+    return pv->plugin->utf8 == UTF8_PASS || abi_is_utf8(s);
 }
 
 static void add_shown(struct plugin_vm *pv, struct strbuf *out, struct str s)

@@ -3,7 +3,10 @@
  * Host functions that control a stream or choose the context: all of them answer at once and act after the callback,
  * since acting could enter the guest. Must never act on a context that is not this VM's.
  */
+#include "base/budget.h"
 #include "wasm/abi.h"
+
+enum { REPLY_WHEN_OVER = 64 * 1024 /* body of a local reply while the process is over its memory budget */ };
 
 static enum abi_status continue_which(struct plugin_vm *pv, enum abi_stream which)
 {
@@ -85,6 +88,10 @@ ABI_FUNCTION(send_local_response)
     if (reply.status < 200 || reply.status > 599) {
         abi_logf(pv, LOG_WARN, "local reply with status %u sent as 500", reply.status);
         reply.status = 500;
+    }
+    if (reply.body.n > (budget_level() == BUDGET_OVER ? REPLY_WHEN_OVER : BODY_EDIT_MAX)) {
+        abi_warn_once(pv, WARN_BODY_FULL, "a local reply of %zu bytes is too large: 500 is sent", reply.body.n);
+        reply = (struct local_reply){.status = 500, .details = STR("filter_body_too_large"), .grpc_status = -1};
     }
     if (pv->effective != NULL) {
         context_defer(pv->effective, ACTION_REPLY, STREAM_REQUEST, reply_copy(&reply));

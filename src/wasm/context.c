@@ -277,6 +277,9 @@ bool context_call(struct plugin_vm *pv, struct ctx *ctx, enum plugin_callback cb
     uint64_t start = ticks();
     enum vm_result result = vm_call(pv->vm, pv->fn[cb], values, deadline_ms);
     uint64_t end = ticks();
+    if (pv->output_waits) {
+        wasi_flush(pv);
+    }
     pv->current = pv->effective = NULL;
     count_call(pv, cb, ticks_ns(end - start));
     if (result != VM_OK) {
@@ -415,27 +418,11 @@ static enum ctx_action on_trailers(struct ctx *ctx, enum plugin_callback cb, siz
     return (returned != 0 && !ctx->resumed) || ctx->replied ? CTX_PAUSE : CTX_CONTINUE;
 }
 
-static bool is_ascii(struct str s)
-{
-    uint64_t all = 0, word;
-    size_t i = 0;
-
-    for (; i + sizeof word <= s.n; i += sizeof word) {
-        memcpy(&word, s.p + i, sizeof word);
-        all |= word;
-    }
-    for (; i < s.n; i++) {
-        all |= (unsigned char)s.p[i];
-    }
-    return (all & 0x8080808080808080u) == 0;
-}
-
-/* One such byte from any client kills a Rust filter. */
-/* Names are tokens: the parser let nothing else in. */
+/* One such byte from any client kills a Rust filter. Names are tokens: the parser let nothing else in. */
 static bool has_bad_utf8(const struct headers *h)
 {
     for (size_t i = 0; h != NULL && i < h->count; i++) {
-        if (!is_ascii(h->list[i].value) && !str_is_utf8(h->list[i].value)) {
+        if (!abi_is_utf8(h->list[i].value)) {
             return true;
         }
     }

@@ -248,6 +248,7 @@ static bool run_start(struct plugin_vm *pv, const char *name, int func, char **e
     pv->starting = true;
     enum vm_result result = vm_call(pv->vm, func, v, pv->plugin->limits.start_deadline_ms);
     pv->starting = false;
+    wasi_flush(pv);
     if (result == VM_OK) {
         return true;
     }
@@ -324,6 +325,7 @@ static enum plugin_start start(struct plugin_vm *pv, char **error)
     struct vm *vm;
 
     if (vm_new(p->module, &limits, p->limits.start_deadline_ms, pv, &vm, error) != VM_OK) {
+        wasi_flush(pv);
         pv->vm = NULL;
         return START_FAILED_VM;
     }
@@ -407,6 +409,8 @@ void plugin_vm_free(struct plugin_vm *pv)
     mem_free(pv->pairs);
     mem_free(pv->reason);
     strbuf_free(&pv->scratch);
+    strbuf_free(&pv->output[0]);
+    strbuf_free(&pv->output[1]);
     plugin_unref(pv->plugin);
     mem_free(pv);
 }

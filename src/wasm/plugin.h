@@ -57,7 +57,7 @@ struct plugin {
     enum abi_version abi;
     struct module *module; /* one reference */
     char sha256[65];       /* of the wasm */
-    struct series_set *series; /* made by plugin_new: the metrics of this name */
+    struct series_user *series; /* made by plugin_new: the metrics of this name */
 };
 /* Defaults of every limit. */
 struct plugin_limits plugin_limits_default(void);

@@ -8,17 +8,18 @@
 
 #include "base/metrics.h"
 
-struct series_set;
+struct series_user;
 
-/* The set of this plugin name, made when it is not there; one reference. Any thread, as all of these. */
-struct series_set *series_open(struct str plugin_name);
-void series_close(struct series_set *set);
+/* One generation of the plugin of this name. Any thread, as all of these. */
+struct series_user *series_open(struct str plugin_name);
+void series_close(struct series_user *user);
 
 /* As metrics_define, of the gateway's own series; not counted. */
-metric_id series_define(struct series_set *set, enum metric_type type, struct str name, struct str labels,
+metric_id series_define(struct series_user *user, enum metric_type type, struct str name, struct str labels,
                         const char *help);
-/* Of a guest: idempotent by type and name. Plugins that define the same name share the series, as in Envoy. *full and
- * METRIC_NONE when the set has max of them; METRIC_NONE when the name has another type or there are too many in all. */
-metric_id series_define_guest(struct series_set *set, enum metric_type type, struct str name, size_t max, bool *full);
+/* Of a guest: idempotent by type and name. Plugins that define the same name share the series, as in Envoy. When the
+ * plugin has max of them, those go that no living generation has defined; *full and METRIC_NONE when there are none.
+ * METRIC_NONE when the name has another type or there are too many in all. */
+metric_id series_define_guest(struct series_user *user, enum metric_type type, struct str name, size_t max, bool *full);
 
 #endif

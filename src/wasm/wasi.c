@@ -159,11 +159,36 @@ WASI_FUNCTION(poll_oneoff)
 
 /* ---- descriptors 1 and 2 are the log ---- */
 
+static void log_output(struct plugin_vm *pv, int which)
+{
+    struct strbuf *line = &pv->output[which];
+
+    if (line->n != 0) {
+        abi_log(pv, which == 0 ? LOG_INFO : LOG_ERROR, strbuf_str(line));
+        strbuf_clear(line);
+    }
+}
+
+void wasi_flush(struct plugin_vm *pv)
+{
+    log_output(pv, 0);
+    log_output(pv, 1);
+    pv->output_waits = false;
+}
+
+static void add_output(struct strbuf *line, struct str part)
+{
+    size_t room = LOG_LINE_MAX - line->n;
+
+    strbuf_add(line, str_upto(part, part.n < room ? part.n : room));
+}
+
+/* What ends in a newline is a line; what does not waits for the rest of it until the callback ends: Go's panics come in
+ * pieces of a word each. */
 static enum errno_wasi write_log(struct plugin_vm *pv, const union vm_value *a, union vm_value out)
 {
-    char line[LOG_LINE_MAX];
-    size_t used = 0;
     uint64_t total = 0;
+    char last = 0;
 
     if (!is_output(a[0])) {
         return W_BADF;
@@ -175,28 +200,30 @@ static enum errno_wasi write_log(struct plugin_vm *pv, const union vm_value *a, 
     if ((iovs == NULL && a[2].u32 != 0) || !abi_writable(pv, out, 4)) {
         return W_FAULT;
     }
+    struct strbuf *line = &pv->output[a[0].u32 - 1];
+    size_t before = line->n;
     for (uint32_t i = 0; i < a[2].u32; i++) {
         union vm_value ptr = {0}, n = {0};
         struct str part;
         memcpy(&ptr.u32, iovs + i * 8, 4);
         memcpy(&n.u32, iovs + i * 8 + 4, 4);
         if (!abi_read(pv, ptr, n, &part)) {
+            line->n = before;
             return W_FAULT;
         }
         total += part.n;
-        size_t fits = part.n < sizeof line - used ? part.n : sizeof line - used;
-        if (fits != 0) {
-            memcpy(line + used, part.p, fits);
-            used += fits;
-        }
+        last = part.n != 0 ? part.p[part.n - 1] : last;
+        add_output(line, part);
     }
     if (total > UINT32_MAX) {
+        line->n = before;
         return W_INVAL;
     }
-    struct str text = str_span(line, used);
-    text.n -= text.n == total && text.n != 0 && text.p[text.n - 1] == '\n';
-    if (text.n != 0) {
-        abi_log(pv, a[0].u32 == 1 ? LOG_INFO : LOG_ERROR, text);
+    if (last == '\n') {
+        line->n -= line->n != 0 && line->p[line->n - 1] == '\n';
+        log_output(pv, a[0].u32 == 1 ? 0 : 1);
+    } else {
+        pv->output_waits = true;
     }
     abi_store_u32(pv, out, (uint32_t)total);
     return W_SUCCESS;

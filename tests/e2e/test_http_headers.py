@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from weirtest import resources as res
+
 UUID4 = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
 
 
@@ -150,14 +152,13 @@ def test_path_normalisation(gateway, upstream, policy):
 
 def test_router_and_upstream_see_the_same_path(gateway, upstream):
     """A path that only normalises into a protected prefix is routed as that prefix."""
-    from weirtest import resources as res
     public, private = upstream(name="public"), upstream(name="private")
     gw = gateway(start=False)
     gw.start(resources={"r": lambda port: [
         res.gateway(port),
         res.route("r", res.rule("private", matches=[res.path_match("/admin")]), res.rule("public")),
         *res.backend("public", public), *res.backend("private", private)]})
-    for path in ("/admin", "/admin/", "/x/../admin", "/%61dmin", "/x/%2e%2e/admin/a", "/./admin", "\\admin"[1:] and "/x\\..\\admin"):
+    for path in ("/admin", "/admin/", "/x/../admin", "/%61dmin", "/x/%2e%2e/admin/a", "/./admin", "/x\\..\\admin"):
         assert gw.get(path).text == "private", path
     for path in ("/", "/administrator", "/x/admin", "/admin/../y"):
         assert gw.get(path).text == "public", path

@@ -5,7 +5,8 @@
  *      shared      adds one to the shared datum "n" by compare and swap, until it went well; x-n
  *      metric      one to counter "e2e_hits", x-size to histogram "e2e_sizes"
  *      queue       puts x-item into queue "jobs" of vm_id "consumer"
- *      mark        nothing but x-mark, which all of them set
+ *      trap        traps
+ *      anything    nothing but x-mark, which all of them set
  * Every VM counts its start in "e2e_vm_starts", and every configuration in "e2e_configured".
  */
 #include "proxy_wasm.h"
@@ -70,6 +71,9 @@ enum pw_action pw_on_request_headers(uint32_t ctx, uint32_t count, bool end)
     PW_AUTO struct pw_str op = pw_get_header(PW_REQUEST_HEADERS, "x-op");
     char digits[21];
 
+    if (pw_eq(op, PW_STR("trap"))) {
+        __builtin_trap();
+    }
     pw_set_header(PW_REQUEST_HEADERS, "x-mark", mark);
     if (pw_eq(op, PW_STR("shared"))) {
         pw_set_header(PW_REQUEST_HEADERS, "x-n", pw_format_u64(add_one(), digits));

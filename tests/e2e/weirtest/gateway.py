@@ -41,11 +41,19 @@ class Weir:
         return subprocess.run(self.command(*args), capture_output=True, text=True, timeout=timeout, **more)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.1 reads as a boolean though PyYAML does not."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^[yYnN]$"), list("yYnN"))
+
+
 def dump(content):
     """YAML text of one resource, a list of them, or text as it is."""
     if isinstance(content, str):
         return content
-    return yaml.safe_dump_all(content if isinstance(content, (list, tuple)) else [content], sort_keys=False)
+    docs = content if isinstance(content, (list, tuple)) else [content]
+    return yaml.dump_all(docs, Dumper=_Dumper, sort_keys=False)
 
 
 class Gateway:

@@ -371,7 +371,7 @@ static void an_early_response_ends_the_connection(void **state)
 
     (void)state;
     open_rig(&r, H1_SERVER);
-    feed(&r, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+    feed(&r, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc");
     send_head(&r, response(&r, 403, BODY_NONE, 0), true);
     assert_true(feed(&r, "def"));
     detach(&r, false);
@@ -390,6 +390,87 @@ static void an_early_response_ends_the_connection(void **state)
     detach(&r, false);
     expect_log(&r, "head(POST /) body=abcdef end reuse");
     expect_str(sent(&r), OK200);
+    close_rig(&r);
+}
+
+/* What is small is read and dropped, and the connection goes on. */
+static void the_rest_of_an_answered_request_is_dropped(void **state)
+{
+    static const struct {
+        const char *head, *rest;
+    } cases[] = {{"Content-Length: 10", "abcdefghij"},
+                 {"Transfer-Encoding: chunked", "3;x\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"},
+                 {"Transfer-Encoding: chunked", "1\r\na\r\n0\r\nx-t: v\r\n\r\n"}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        for (size_t step = 0; step < 2; step++) {
+            struct rig r;
+            open_rig(&r, H1_SERVER);
+            feed(&r, "POST / HTTP/1.1\r\nHost: a\r\n");
+            feed(&r, cases[i].head);
+            feed(&r, "\r\n\r\n");
+            answer_ok(&r);
+            assert_true(h1_is_dropping(&r.h));
+            live(&r); /* the stream's memory is gone */
+            expect_log(&r, "head(POST /)");
+            r.answers = true;
+            assert_true(feed_n(&r, str_of(cases[i].rest), step));
+            assert_true(feed(&r, "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"));
+            expect_log(&r, "reuse head(GET /2 end) reuse");
+            expect_str(sent(&r), OK200 OK200);
+            close_rig(&r);
+        }
+    }
+}
+
+static void a_rest_that_is_too_large_ends_the_connection(void **state)
+{
+    struct rig r;
+    char kib[1025];
+
+    (void)state;
+    memset(kib, 'a', 1024);
+    kib[1024] = '\0';
+    open_rig(&r, H1_SERVER);
+    feed(&r, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    answer_ok(&r);
+    feed(&r, "100000\r\n");
+    for (int i = 0; i < 64; i++)
+        assert_true(feed(&r, kib));
+    assert_false(feed(&r, "a"));
+    expect_log(&r, "head(POST /) close");
+    close_rig(&r);
+
+    open_rig(&r, H1_SERVER);
+    feed(&r, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    answer_ok(&r);
+    assert_false(feed(&r, "zz\r\n"));
+    expect_log(&r, "head(POST /) close");
+    close_rig(&r);
+}
+
+/* A client that sends requests and reads no response must not make us hold them all. */
+static void a_full_output_stalls_the_next_request(void **state)
+{
+    struct rig r;
+    unsigned answered = 0;
+
+    (void)state;
+    open_rig(&r, H1_SERVER);
+    r.answers = true;
+    for (int i = 0; i < 1000; i++)
+        (void)feed(&r, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_true(r.out.n < r.h.high_mark + 1024);
+    assert_false(h1_wants_input(&r.h));
+    while (r.out.n > 0) {
+        answered += (unsigned)(sent(&r).n / strlen(OK200));
+        h1_output_drained(&r.h);
+        assert_true(h1_wants_input(&r.h));
+        (void)h1_input(&r.h, &r.in);
+    }
+    assert_int_equal(answered, 1000);
+    strbuf_clear(&r.log);
     close_rig(&r);
 }
 
@@ -723,6 +804,9 @@ int main(void)
         cmocka_unit_test(bytes_beyond_the_length_end_the_leg),
         cmocka_unit_test(a_bad_status_becomes_a_502),
         cmocka_unit_test(an_early_response_ends_the_connection),
+        cmocka_unit_test(the_rest_of_an_answered_request_is_dropped),
+        cmocka_unit_test(a_rest_that_is_too_large_ends_the_connection),
+        cmocka_unit_test(a_full_output_stalls_the_next_request),
         cmocka_unit_test(expect_continue),
         cmocka_unit_test(no_interim_to_http10),
         cmocka_unit_test(drain_closes),

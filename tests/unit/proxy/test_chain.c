@@ -36,7 +36,7 @@ static void test_order_of_filters(void **state)
     RIG_STORY(r, "q0(/p,0) q1(/p,0) q2(/p,0) UP[/p,chunked,0] Q0(a,1) Q1(a,1) Q2(a,1) UP[a,1]");
     rig_response(r, "1", false);
     rig_up_body(r, "b", true);
-    RIG_STORY(r, "s2(200,0) s1(200,0) s0(200,0) DOWN[200,length=1,0] S2(b,1) S1(b,1) S0(b,1) DOWN[b,1]");
+    RIG_STORY(r, "s2(200,0) s1(200,0) s0(200,0) S2(b,1) S1(b,1) S0(b,1) DOWN[200,length=1,0] DOWN[b,1]");
     rig_turn(r);
     RIG_STORY(r, "end0 end1 end2");
     rig_free(r);
@@ -469,6 +469,45 @@ static void test_length_removed_by_a_filter(void **state)
     rig_free(r);
 }
 
+static void write_length(struct rig *r, struct filter *f, struct buf *data)
+{
+    (void)r;
+    (void)data;
+    struct headers *h = filter_headers(f, DIR_RESPONSE, false, true);
+    assert_int_equal(headers_set_id(h, HDR_CONTENT_LENGTH, STR("3")), HEADERS_OK);
+}
+
+/* The length that goes out is the one of the body that goes out, whatever the header says. */
+static void test_body_changed_behind_a_declared_length(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(1);
+    r->filters[0].hook[RIG_SB] = grow;
+    r->filters[0].hook[RIG_QB] = grow;
+    rig_post(r, "3");
+    RIG_STORY(r, "q0(/p,0)");
+    rig_down_body(r, "abc", true);
+    RIG_STORY(r, "Q0(abc,1) UP[/p,length=5,0] UP[abc++,1]");
+    rig_response(r, "6", false);
+    rig_up_body(r, "abc", false);
+    RIG_STORY(r, "s0(200,0) S0(abc,0) DOWN[200,chunked,0] DOWN[abc++,0]");
+    rig_up_body(r, "def", true);
+    RIG_STORY(r, "S0(def,1) DOWN[def++,1]");
+    rig_free(r);
+}
+
+static void test_a_guests_length_never_counts(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(1);
+    r->filters[0].hook[RIG_SH] = write_length;
+    r->filters[0].ops.response_body = NULL;
+    rig_get(r);
+    rig_response(r, "5", false);
+    RIG_STORY(r, "q0(/p,1) UP[/p,none,1] s0(200,0) DOWN[200,length=5,0]");
+    rig_free(r);
+}
+
 /* ---- leaving ---- */
 
 static void test_bypass_while_holding(void **state)
@@ -595,6 +634,8 @@ int main(void)
         cmocka_unit_test(test_trailers_made_and_held),
         cmocka_unit_test(test_body_changed_before_the_head_is_sent),
         cmocka_unit_test(test_length_removed_by_a_filter),
+        cmocka_unit_test(test_body_changed_behind_a_declared_length),
+        cmocka_unit_test(test_a_guests_length_never_counts),
         cmocka_unit_test(test_bypass_while_holding),
         cmocka_unit_test(test_bypass_inside_a_body_callback),
         cmocka_unit_test(test_continue_when_nothing_is_held),

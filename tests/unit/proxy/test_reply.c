@@ -105,9 +105,9 @@ static void test_reply_while_the_request_body_flows(void **state)
     (void)state;
     struct rig *r = rig_new(1);
     r->filters[0].hook[RIG_QB] = reply_403;
-    rig_post(r, "10");
+    rig_post(r, NULL);
     rig_down_body(r, "abc", false);
-    RIG_STORY(r, "q0(/p,0) UP[/p,length=10,0] Q0(abc,0) s0(403,0) S0(no,1) DOWN[403,length=2,0] DOWN[no,1]");
+    RIG_STORY(r, "q0(/p,0) UP[/p,chunked,0] Q0(abc,0) s0(403,0) S0(no,1) DOWN[403,length=2,0] DOWN[no,1]");
     assert_true(r->down.detached && !r->down.aborted);
     rig_free(r);
 }
@@ -292,7 +292,7 @@ static void test_continue_is_said_when_the_body_is_wanted(void **state)
     RIG_STORY(r, "q0(/p,0)");
     filter_continue(&r->s->filters[0], DIR_REQUEST);
     rig_turn(r);
-    RIG_STORY(r, "UP[/p,length=3,0] DOWN[interim 100]");
+    RIG_STORY(r, "UP[/p,chunked,0] DOWN[interim 100]");
     rig_free(r);
 }
 

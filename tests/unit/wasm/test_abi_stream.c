@@ -243,6 +243,41 @@ static void test_local_reply(void **state)
     end();
 }
 
+/* A guest that has 70 MiB gives all of it as the body. */
+static uint32_t step_huge_reply(uint32_t cb, const uint32_t *a)
+{
+    (void)cb;
+    (void)a;
+    alloc_mode = 4; /* each allocation takes 1 MiB more */
+    for (int i = 0; i < 70; i++) {
+        assert_int_equal(call("proxy_get_property", put(0, STR("plugin_name")), 11, OUT_PTR, OUT_SIZE), ABI_OK);
+    }
+    alloc_mode = 0;
+    assert_int_equal(call("proxy_send_local_response", 200, area, 0, 0, 66 << 20, area, 0, -1), ABI_OK);
+    return 0;
+}
+
+static void test_huge_reply(void **state)
+{
+    struct plugin desc = plugin_desc(module);
+
+    (void)state;
+    find_area(module);
+    desc.limits.memory_bytes = 128 * 1024 * 1024;
+    desc.limits.cpu_deadline_ms = 10000;
+    struct plugin_vm *big = attach_vm(&desc, 1);
+    struct ctx *one = ctx_new(big, &stream);
+    on_step = step_huge_reply;
+    assert_int_equal(ctx_request_headers(one, 1, false), CTX_PAUSE_ALL);
+    on_step = NULL;
+    assert_int_equal(stream.replies, 1);
+    assert_int_equal(stream.reply_status, 500);
+    assert_string_equal(stream.reply_details, "filter_body_too_large");
+    assert_string_equal(stream.reply_body, "");
+    ctx_end(one);
+    end_vm(big);
+}
+
 static uint32_t step_reply_errors(uint32_t cb, const uint32_t *a)
 {
     (void)cb;
@@ -513,6 +548,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_own_continue_wins_over_pause, setup, teardown),
         cmocka_unit_test_setup_teardown(test_effective_context, setup, teardown),
         cmocka_unit_test_setup_teardown(test_local_reply, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_huge_reply, setup, teardown),
         cmocka_unit_test_setup_teardown(test_local_reply_errors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_close, setup, teardown),
         cmocka_unit_test_setup_teardown(test_continue_0_1_0, setup, teardown),

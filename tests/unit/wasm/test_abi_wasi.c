@@ -58,10 +58,53 @@ static uint32_t step_write(uint32_t cb, const uint32_t *a)
     assert_int_equal(call("fd_write", 3, area, 0, OUT_3), 8);
     assert_int_equal(call("fd_write", 1, BAD, 5, OUT_3), 21);
     assert_int_equal(call("fd_write", 1, iovec(STR("x")), 1, BAD), 21);
+    assert_int_equal(host.log_lines, lines);
     assert_int_equal(call("fd_write", 1, area, -1, OUT_3), 28);
     uint32_t bad[2] = {(uint32_t)BAD, 100};
     assert_int_equal(call("fd_write", 1, put(1000, str_span(bad, 8)), 1, OUT_3), 21);
     return 1;
+}
+
+static uint32_t step_pieces(uint32_t cb, const uint32_t *a)
+{
+    static char big[900];
+
+    (void)a;
+    if (cb == STEP_MAIN) { /* _initialize has ended: what waited is out */
+        assert_true(str_is(strbuf_str(&host.log), "goroutine 1\n\trest\nlast words\nan answer\n"));
+        strbuf_clear(&host.log);
+        memset(big, 'x', sizeof big);
+        for (int i = 0; i < 10; i++) { /* 9,000 bytes are cut to a line's most */
+            assert_int_equal(call("fd_write", 1, iovec(str_span(big, sizeof big)), 1, OUT_3), 0);
+            assert_int_equal(get_u32(OUT_3), sizeof big);
+        }
+        assert_int_equal(host.log.n, 0);
+        assert_int_equal(call("fd_write", 1, iovec(STR("\n")), 1, OUT_3), 0);
+        assert_int_equal(host.log.n, LOG_LINE_MAX + 1);
+    }
+    if (cb != STEP_INITIALIZE) {
+        return 1;
+    }
+    assert_int_equal(call("fd_write", 2, iovec(STR("goroutine")), 1, OUT_3), 0);
+    assert_int_equal(get_u32(OUT_3), 9);
+    assert_int_equal(call("fd_write", 2, iovec(STR(" ")), 1, OUT_3), 0);
+    assert_int_equal(call("fd_write", 1, iovec(STR("an answer")), 1, OUT_3), 0);
+    assert_int_equal(call("fd_write", 2, iovec(STR("1")), 1, OUT_3), 0);
+    assert_int_equal(host.log_lines, 0);
+    assert_int_equal(call("fd_write", 2, iovec(STR("\n")), 1, OUT_3), 0);
+    assert_int_equal(host.last_level, LOG_ERROR);
+    assert_int_equal(call("fd_write", 2, iovec(STR("\trest\n")), 1, OUT_3), 0);
+    assert_int_equal(call("fd_write", 2, iovec(STR("last words\n")), 1, OUT_3), 0);
+    assert_int_equal(host.log_lines, 3);
+    return 1;
+}
+
+/* Go's runtime writes a word at a time. */
+static void test_lines_come_in_pieces(void **state)
+{
+    (void)state;
+    assert_true(run(step_pieces));
+    assert_int_equal(step_count[STEP_MAIN], 1);
 }
 
 static void test_write(void **state)
@@ -199,8 +242,11 @@ static void test_unknown_imports(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_write, setup), cmocka_unit_test_setup(test_environment, setup),
-        cmocka_unit_test_setup(test_rest, setup),  cmocka_unit_test(test_table),
+        cmocka_unit_test_setup(test_write, setup),
+        cmocka_unit_test_setup(test_lines_come_in_pieces, setup),
+        cmocka_unit_test_setup(test_environment, setup),
+        cmocka_unit_test_setup(test_rest, setup),
+        cmocka_unit_test(test_table),
         cmocka_unit_test(test_unknown_imports),
     };
 

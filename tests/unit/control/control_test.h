@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the tests of src/control share: a directory of their own, files written the ways people write them, resources
+ * as text, and a loop run until something is so.
+ */
+#ifndef WEIR_TESTS_CONTROL_TEST_H
+#define WEIR_TESTS_CONTROL_TEST_H
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "control/store.h"
+#include "io/loop.h"
+
+/* ---- a directory ---- */
+
+static char test_dir[64];
+
+__attribute__((unused)) static void dir_make(void)
+{
+    snprintf(test_dir, sizeof test_dir, "/tmp/weir-test-XXXXXX");
+    assert_non_null(mkdtemp(test_dir));
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *walk)
+{
+    (void)st;
+    (void)type;
+    (void)walk;
+    chmod(path, 0700);
+    return remove(path);
+}
+__attribute__((unused)) static void dir_remove(void)
+{
+    assert_int_equal(nftw(test_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+/* Path of a name in it; good until eight more were asked for. */
+__attribute__((unused)) static const char *at(const char *name)
+{
+    static char paths[8][256];
+    static unsigned next;
+    char *p = paths[next++ % 8];
+    snprintf(p, sizeof paths[0], "%s/%s", test_dir, name);
+    return p;
+}
+
+/* In place, as `cat > file` does. */
+__attribute__((unused)) static void file_write(const char *path, const void *bytes, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+/* Aside, then renamed, as editors do. */
+__attribute__((unused)) static void file_put(const char *name, const char *text)
+{
+    file_write(at("aside.tmp"), text, strlen(text));
+    assert_int_equal(rename(at("aside.tmp"), at(name)), 0);
+}
+
+/* ---- resources ---- */
+
+#define SERVICE(name, port)                                                                                            \
+    "apiVersion: v1\nkind: Service\nmetadata: {name: " name "}\nspec: {ports: [{port: " port "}]}\n---\n"
+#define PLUGIN(ns, name, rest)                                                                                         \
+    "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: " name ", namespace: " ns            \
+    "}\nspec: {" rest "}\n---\n"
+#define GATEWAY(ns, name, listeners)                                                                                   \
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: " name ", namespace: " ns               \
+    "}\nspec:\n  gatewayClassName: weir\n  listeners: [" listeners "]\n---\n"
+#define ROUTE(ns, name, rest)                                                                                          \
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: " name ", namespace: " ns             \
+    "}\nspec: {" rest "}\n---\n"
+
+/* The store's clock; moved on so that what is missing is gone at the next settle. */
+static uint64_t store_clock = 1000;
+__attribute__((unused)) static bool settle(struct store *s) { return store_settle(s, store_clock); }
+__attribute__((unused)) static void time_passes(void) { store_clock += STORE_GONE_MS; }
+
+__attribute__((unused)) static void give(struct store *s, const char *path, const char *text)
+{
+    store_file_set(s, path, str_of(text), NULL, "default");
+}
+/* A store of one text. */
+__attribute__((unused)) static void store_of(struct store *s, const char *text)
+{
+    *s = (struct store){0};
+    give(s, "all.yaml", text);
+    settle(s);
+    MAP_EACH (e, &s->objects) {
+        const struct store_object *o = e->value;
+        for (size_t i = 0; i < o->diag.count; i++)
+            if (o->diag.entries[i].level == DIAG_ERROR)
+                fail_msg("%s", o->diag.entries[i].message);
+    }
+    struct diag files = {0};
+    store_file_errors(s, &files);
+    if (files.count > 0)
+        fail_msg("%s", files.entries[0].message);
+}
+
+/* ---- a loop ---- */
+
+struct until {
+    struct loop *loop;
+    bool (*done)(void *arg);
+    void *arg;
+    uv_check_t check;
+    uv_timer_t give_up, beat;
+    bool over;
+};
+static void until_look(struct until *u)
+{
+    if (!u->over && u->done(u->arg)) {
+        u->over = true;
+        loop_stop(u->loop);
+    }
+}
+static void until_check(uv_check_t *h) { until_look(h->data); }
+static void until_beat(uv_timer_t *h) { until_look(h->data); }
+static void until_give_up(uv_timer_t *h)
+{
+    (void)h;
+    fail_msg("it did not happen");
+}
+static void until_closed(uv_handle_t *h) { (void)h; }
+
+/* Runs the loop until done says so; fails after a time that no machine needs. */
+__attribute__((unused)) static void run_until(struct loop *loop, bool (*done)(void *arg), void *arg)
+{
+    static struct until u;
+    u = (struct until){.loop = loop, .done = done, .arg = arg};
+    uv_check_init(&loop->uv, &u.check);
+    uv_timer_init(&loop->uv, &u.give_up);
+    uv_timer_init(&loop->uv, &u.beat);
+    u.check.data = u.give_up.data = u.beat.data = &u;
+    uv_check_start(&u.check, until_check);
+    uv_timer_start(&u.give_up, until_give_up, 60000, 0);
+    uv_timer_start(&u.beat, until_beat, 1, 5);
+    loop_run(loop);
+    uv_close((uv_handle_t *)&u.check, until_closed);
+    uv_close((uv_handle_t *)&u.give_up, until_closed);
+    uv_close((uv_handle_t *)&u.beat, until_closed);
+    for (int i = 0; i < 3; i++)
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+}
+
+/* Does the newest log hold this text? How often? */
+__attribute__((unused)) static unsigned logged(const char *text)
+{
+    struct strbuf b = {0};
+    log_tail(&b, 1024 * 1024);
+    strbuf_addc(&b, '\0');
+    unsigned n = 0;
+    for (const char *p = strstr(b.p, text); p != NULL; p = strstr(p + 1, text))
+        n++;
+    strbuf_free(&b);
+    return n;
+}
+
+#endif

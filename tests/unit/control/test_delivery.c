@@ -1,0 +1,520 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Plugin delivery with a real engine, builder, compiler child (this program, re-executed) and workers; what control
+ * does (publish, adopt) is done here by hand, step by step.
+ */
+#include "control_test.h"
+
+#include "../wasm/guest.h"
+#include "control/delivery.h"
+
+/* Starts; configures unless it is given a configuration. */
+static const char guest_wat[] = "(module (memory (export \"memory\") 1)"
+                                "(func (export \"proxy_abi_version_0_2_1\"))"
+                                "(func (export \"proxy_on_memory_allocate\") (param i32) (result i32) i32.const 1024)"
+                                "(func (export \"proxy_on_context_create\") (param i32 i32))"
+                                "(func (export \"proxy_on_vm_start\") (param i32 i32) (result i32) i32.const 1)"
+                                "(func (export \"proxy_on_configure\") (param i32 i32) (result i32)"
+                                " (i32.eqz (local.get 1))))";
+
+enum { WORKERS = 2 };
+static struct store store;
+static struct loop loop;
+static struct mailbox *mailbox;
+static struct engine *engine;
+static struct worker *workers[WORKERS];
+static struct identity identity;
+static struct module_cache *cache;
+static struct fetcher *fetcher;
+static struct compiler *compiler;
+static struct code_maker *maker;
+static struct builder *builder;
+static struct delivery *delivery;
+static unsigned changes, builds;
+static uint64_t version;
+static struct strbuf wasm;
+
+static void on_changed(void *arg)
+{
+    (void)arg;
+    changes++;
+}
+
+static void deliver(void *arg, struct mail *mail)
+{
+    (void)arg;
+    if (mail->type != DELIVERY_BUILT) {
+        mem_free(mail);
+        return;
+    }
+    builds++;
+    delivery_built(delivery, CONTAINER_OF(mail, struct build_job, mail));
+}
+static void drop(struct mail *mail)
+{
+    if (mail->type == DELIVERY_BUILT)
+        build_job_free(CONTAINER_OF(mail, struct build_job, mail));
+    else
+        mem_free(mail);
+}
+
+static void start(uint32_t compile_delay_ms)
+{
+    char *error = NULL;
+    static char program[] = "/proc/self/exe";
+    guest_signals_restore();
+    dir_make();
+    guest_write_file(at("good.wasm"), strbuf_str(&wasm));
+    store = (struct store){0};
+    changes = builds = 0;
+    version = 0;
+    loop_init(&loop);
+    mailbox = mailbox_new(&loop, deliver, NULL);
+    cache = module_cache_open(at("cache"), engine_fingerprint(engine), &error);
+    assert_non_null(cache);
+    for (unsigned i = 0; i < WORKERS; i++)
+        workers[i] = worker_start(i, WORKERS, &identity, mailbox);
+    fetcher = fetcher_new(&loop);
+    compiler = compiler_new(&loop, program, compile_delay_ms);
+    maker = code_maker_new(&loop, cache, compiler);
+    builder = builder_new(mailbox, 2);
+    delivery = delivery_new(&(struct delivery_options){.loop = &loop,
+                                                       .control = mailbox,
+                                                       .workers = workers,
+                                                       .worker_count = WORKERS,
+                                                       .engine = engine,
+                                                       .fetcher = fetcher,
+                                                       .code = maker,
+                                                       .builder = builder,
+                                                       .changed = on_changed});
+}
+static int setup(void **state)
+{
+    (void)state;
+    start(0);
+    return 0;
+}
+static int setup_slow_compiler(void **state)
+{
+    (void)state;
+    start(300);
+    return 0;
+}
+static int teardown(void **state)
+{
+    (void)state;
+    builder_free(builder);
+    for (unsigned i = 0; i < WORKERS; i++)
+        worker_stop(workers[i]);
+    mailbox_close(mailbox, drop);
+    delivery_free(delivery);
+    code_maker_free(maker);
+    compiler_free(compiler);
+    fetcher_free(fetcher);
+    loop_fini(&loop);
+    module_cache_close(cache);
+    store_free(&store);
+    dir_remove();
+    return 0;
+}
+
+/* ---- steps ---- */
+
+static void apply(const char *spec, ...) PRINTF_LIKE(1, 2);
+static void apply(const char *spec, ...)
+{
+    char text[1024], all[2048];
+    va_list args;
+    va_start(args, spec);
+    vsnprintf(text, sizeof text, spec, args);
+    va_end(args);
+    snprintf(all, sizeof all, PLUGIN("istio-system", "p", "%s"), text);
+    give(&store, "p.yaml", all);
+    settle(&store);
+    delivery_update(delivery, &store);
+}
+static void apply_good(const char *more) { apply("url: 'file://%s'%s", at("good.wasm"), more); }
+static void remove_it(void)
+{
+    give(&store, "p.yaml", "");
+    settle(&store);
+    time_passes();
+    settle(&store);
+    delivery_update(delivery, &store);
+}
+
+static const struct delivery_item *item(void) { return delivery_find(delivery, KIND_WASM_PLUGIN, "istio-system", "p"); }
+static bool stage_is(void *arg) { return item()->stage == *(enum delivery_stage *)arg && item()->work == NULL; }
+static void wait_for(enum delivery_stage stage) { run_until(&loop, stage_is, &stage); }
+static bool builds_are(void *arg) { return builds >= *(unsigned *)arg; }
+
+static void publish(void) { delivery_published(delivery, ++version); }
+static void adopt(void) { delivery_adopted(delivery, version); }
+static void go_live(const char *more)
+{
+    apply_good(more);
+    wait_for(DELIVERY_ADOPT);
+    publish();
+    adopt();
+    assert_int_equal(item()->stage, DELIVERY_PROGRAMMED);
+}
+
+/* ---- tests ---- */
+
+static void test_good(void **state)
+{
+    (void)state;
+    unsigned lines = logged("plugin istio-system/p active:");
+    apply_good("");
+    assert_int_equal(item()->stage, DELIVERY_FETCH);
+    assert_int_equal(item()->absence, PLUGIN_PENDING);
+    assert_false(item()->settled);
+    wait_for(DELIVERY_ADOPT);
+    assert_true(changes > 0);
+    assert_non_null(item()->live);
+    assert_false(item()->settled); /* no worker has it yet */
+    adopt();
+    assert_false(item()->settled); /* no snapshot names it yet */
+    publish();
+    adopt();
+    adopt();
+    assert_true(item()->settled);
+    assert_int_equal(item()->stage, DELIVERY_PROGRAMMED);
+    assert_int_equal(logged("plugin istio-system/p active:"), lines + 1);
+}
+
+static void test_chain_fields_make_no_generation(void **state)
+{
+    (void)state;
+    go_live("");
+    uint64_t generation = item()->live->generation;
+    apply_good(", phase: AUTHZ, priority: 7, selector: {matchLabels: {a: b}}, match: [{mode: CLIENT}]");
+    assert_null(item()->work);
+    assert_int_equal(item()->live->generation, generation);
+    assert_int_equal(item()->resource->u.wasm_plugin.priority, 7);
+}
+
+static void test_new_version_swaps(void **state)
+{
+    (void)state;
+    go_live("");
+    uint64_t generation = item()->live->generation;
+    struct module *module = item()->live->module;
+    go_live(", pluginName: other");
+    assert_true(item()->live->generation > generation);
+    assert_ptr_equal(item()->live->module, module); /* mapped once */
+    assert_int_equal(item()->swaps, 1);
+}
+
+static void test_bad_version_keeps_the_last_good(void **state)
+{
+    (void)state;
+    go_live("");
+    uint64_t generation = item()->live->generation;
+    unsigned lines = logged("plugin istio-system/p not active: ConfigureFailed");
+    apply_good(", pluginConfig: {a: 1}");
+    wait_for(DELIVERY_FAILED);
+    assert_int_equal(item()->live->generation, generation);
+    assert_string_equal(item()->reason, "ConfigureFailed");
+    assert_true(item()->retry_ms > 0);
+    assert_int_equal(logged("plugin istio-system/p not active: ConfigureFailed"), lines + 1);
+    assert_true(logged("keeps serving)") > 0);
+    /* Back to what serves: at once, without a VM. */
+    unsigned before = builds;
+    apply_good("");
+    assert_int_equal(item()->stage, DELIVERY_PROGRAMMED);
+    assert_null(item()->reason);
+    assert_null(item()->retry);
+    assert_int_equal(builds, before);
+    assert_true(logged("active as before") > 0);
+}
+
+static void test_first_version_bad(void **state)
+{
+    (void)state;
+    apply_good(", pluginConfig: {a: 1}");
+    wait_for(DELIVERY_FAILED);
+    assert_null(item()->live);
+    assert_int_equal(item()->absence, PLUGIN_START_FAILED);
+    assert_true(item()->settled);
+    go_live("");
+    assert_int_equal(item()->absence, PLUGIN_PRESENT);
+}
+
+/* A comes, B comes before A is adopted, B is taken back: A is what serves, is said so, and /ready does not wait. */
+static void test_edit_before_adoption(void **state)
+{
+    (void)state;
+    unsigned lines = logged("plugin istio-system/p active:");
+    apply_good("");
+    wait_for(DELIVERY_ADOPT);
+    publish();
+    apply_good(", pluginName: other");
+    assert_int_equal(item()->stage, DELIVERY_FETCH);
+    adopt();
+    assert_true(item()->settled);
+    assert_int_equal(logged("plugin istio-system/p active:"), lines + 1);
+    apply_good("");
+    assert_int_equal(item()->stage, DELIVERY_PROGRAMMED);
+    apply_good(", pluginName: other");
+    wait_for(DELIVERY_ADOPT);
+    apply_good(", pluginName: third");
+    apply_good(", pluginName: other"); /* not adopted yet */
+    assert_int_equal(item()->stage, DELIVERY_ADOPT);
+    publish();
+    adopt();
+    assert_int_equal(item()->stage, DELIVERY_PROGRAMMED);
+    assert_int_equal(logged("plugin istio-system/p active:"), lines + 2);
+}
+
+static void test_newer_text_wins(void **state)
+{
+    (void)state;
+    /* A server that never answers. */
+    struct addr addr;
+    assert_true(addr_parse(STR("127.0.0.1:0"), &addr));
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, &addr.u.sa, addr_len(&addr)), 0);
+    socklen_t n = sizeof addr.u;
+    assert_int_equal(getsockname(fd, &addr.u.sa, &n), 0);
+    assert_int_equal(listen(fd, 8), 0);
+    apply("url: 'http://127.0.0.1:%u/p.wasm'", addr_port(&addr));
+    go_live("");
+    assert_int_equal(builds, 1);
+    close(fd);
+}
+
+static void test_many_edits_one_compile(void **state)
+{
+    (void)state;
+    char more[64];
+    /* Faster than the compiler: each edit drops the attempt before it, but not its compile. */
+    for (int i = 0; i < 20; i++) {
+        snprintf(more, sizeof more, ", pluginName: n%d", i);
+        apply_good(more);
+        enum delivery_stage compiling = DELIVERY_COMPILE;
+        bool at_compile = false;
+        for (int turn = 0; turn < 2000 && !at_compile; turn++) {
+            uv_run(&loop.uv, UV_RUN_NOWAIT);
+            at_compile = item()->stage == compiling;
+            usleep(100);
+        }
+    }
+    wait_for(DELIVERY_ADOPT);
+    assert_string_equal(item()->live->root_id, "n19");
+    assert_int_equal(builds, 1);
+}
+
+static void test_orphans_give_way(void **state)
+{
+    (void)state;
+    /* Ten modules, each taken back while it compiles; the last one must not wait for all of them. */
+    for (int i = 0; i < 10; i++) {
+        char name[32];
+        struct strbuf bytes = {0};
+        snprintf(name, sizeof name, "m%d.wasm", i);
+        strbuf_add(&bytes, strbuf_str(&wasm));
+        const char section[] = {0, 3, 1, 'x', (char)('a' + i)}; /* a custom one makes another module of it */
+        strbuf_add(&bytes, str_span(section, sizeof section));
+        guest_write_file(at(name), strbuf_str(&bytes));
+        strbuf_free(&bytes);
+        apply("url: 'file://%s'", at(name));
+        for (int turn = 0; turn < 2000 && item()->stage != DELIVERY_COMPILE; turn++) {
+            uv_run(&loop.uv, UV_RUN_NOWAIT);
+            usleep(100);
+        }
+        assert_int_equal(item()->stage, DELIVERY_COMPILE);
+    }
+    wait_for(DELIVERY_ADOPT);
+    assert_int_equal(builds, 1);
+}
+
+static void test_removed_while_building(void **state)
+{
+    (void)state;
+    apply_good("");
+    for (int turn = 0; turn < 100000 && item()->stage != DELIVERY_BUILD; turn++)
+        uv_run(&loop.uv, UV_RUN_ONCE);
+    remove_it();
+    assert_null(item());
+    unsigned lines = logged("plugin istio-system/p removed");
+    assert_true(lines > 0);
+    go_live(""); /* applied again at once */
+    assert_int_equal(logged("plugin istio-system/p removed"), lines);
+}
+
+static void test_removed_and_retired(void **state)
+{
+    (void)state;
+    go_live("");
+    remove_it();
+    publish();
+    adopt();
+    go_live("");
+    remove_it(); /* and the end comes before anything is published */
+}
+
+static void test_wrong_bytes(void **state)
+{
+    (void)state;
+    guest_write_file(at("bad.wasm"), STR("hello"));
+    apply("url: 'file://%s'", at("bad.wasm"));
+    wait_for(DELIVERY_FAILED);
+    assert_string_equal(item()->reason, "BadModule");
+    assert_int_equal(item()->absence, PLUGIN_BAD_MODULE);
+    assert_int_equal(item()->retry_ms, 0); /* the file is watched */
+    apply_good(", sha256: 0000000000000000000000000000000000000000000000000000000000000000");
+    wait_for(DELIVERY_FAILED);
+    assert_string_equal(item()->reason, "DigestMismatch");
+    apply("url: 'file://%s'", at("missing.wasm"));
+    wait_for(DELIVERY_FAILED);
+    assert_string_equal(item()->reason, "FetchFailed");
+    assert_int_equal(item()->absence, PLUGIN_FETCH_FAILED);
+    assert_true(item()->retry_ms > 0);
+    apply("url: 'oci://x/y:z'");
+    assert_int_equal(item()->stage, DELIVERY_FAILED);
+    assert_string_equal(item()->reason, "NotSupported");
+    assert_int_equal(item()->retry_ms, 0);
+    assert_null(item()->retry);
+}
+
+static bool failed_twice(void *arg)
+{
+    (void)arg;
+    return item()->failures >= 2 && item()->work == NULL;
+}
+static void test_fetch_is_tried_again_and_said_once(void **state)
+{
+    (void)state;
+    unsigned lines = logged("plugin istio-system/p not active: FetchFailed");
+    apply("url: 'file://%s'", at("later.wasm"));
+    wait_for(DELIVERY_FAILED);
+    run_until(&loop, failed_twice, NULL);
+    assert_true(item()->settled); /* ready does not flicker */
+    assert_int_equal(logged("plugin istio-system/p not active: FetchFailed"), lines + 1);
+    guest_write_file(at("later.wasm"), strbuf_str(&wasm));
+    wait_for(DELIVERY_ADOPT);
+    assert_int_equal(item()->failures, 0);
+}
+static void test_file_that_changes(void **state)
+{
+    (void)state;
+    go_live("");
+    uint64_t generation = item()->live->generation;
+    delivery_check_files(delivery);
+    assert_null(item()->work);
+    unlink(at("good.wasm"));
+    delivery_check_files(delivery);
+    assert_null(item()->work); /* gone takes nothing away */
+    guest_write_file(at("good.wasm"), strbuf_str(&wasm));
+    delivery_check_files(delivery);
+    assert_non_null(item()->work);
+    wait_for(DELIVERY_PROGRAMMED); /* the same bytes */
+    assert_int_equal(item()->live->generation, generation);
+    guest_write_file(at("good.wasm"), STR("no module"));
+    delivery_check_files(delivery);
+    wait_for(DELIVERY_FAILED);
+    assert_int_equal(item()->live->generation, generation);
+    assert_string_equal(item()->reason, "BadModule");
+}
+
+static void test_cached_code_that_does_not_load(void **state)
+{
+    (void)state;
+    char sha[65], *error = NULL;
+    sha256_hex(strbuf_str(&wasm), sha);
+    char *made = module_cache_temporary(cache, ".cwasm");
+    guest_write_file(made, STR("authentic, but no code"));
+    char *path = module_cache_seal(cache, sha, "optimised", made, &error);
+    assert_non_null(path);
+    mem_free(path);
+    mem_free(made);
+    go_live("");
+    assert_int_equal(builds, 2);
+    assert_true(logged("compiling anew") > 0);
+    assert_false(item()->fresh_code);
+}
+
+static void test_lost_vm_is_replaced(void **state)
+{
+    (void)state;
+    go_live("");
+    char callback[] = "proxy_on_request_headers", reason[] = "unreachable", name[] = "istio-system.p";
+    struct mail_from_worker lost = {.worker = 1,
+                                    .generation = item()->live->generation,
+                                    .wanted_in_ms = 1,
+                                    .plugin = name,
+                                    .callback = callback,
+                                    .reason = reason};
+    unsigned lines = logged("failed on worker 1"), again = logged("active again on worker 1"), count = builds + 1;
+    delivery_vm_lost(delivery, &lost);
+    delivery_vm_lost(delivery, &lost); /* a second loss takes the first's timer */
+    assert_string_equal(item()->workers[1].state, "restarting");
+    assert_string_equal(item()->workers[1].reason, "proxy_on_request_headers: unreachable");
+    run_until(&loop, builds_are, &count);
+    assert_string_equal(item()->workers[1].state, "live");
+    assert_int_equal(item()->workers[1].losses, 2);
+    assert_int_equal(logged("failed on worker 1"), lines + 2);
+    assert_int_equal(logged("active again on worker 1"), again + 1);
+    /* Lost while its successor is on its way: the successor is what counts. */
+    lost.wanted_in_ms = 60000;
+    delivery_vm_lost(delivery, &lost);
+    go_live(", pluginName: next");
+    assert_string_equal(item()->workers[1].state, "live");
+    assert_null(item()->workers[1].retry);
+    /* A retired generation's loss is told, and wants nothing. */
+    delivery_vm_lost(delivery, &lost);
+    assert_null(item()->workers[1].retry);
+    assert_true(logged("which is being replaced") > 0);
+}
+
+static void test_end_with_everything_under_way(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        char text[1024];
+        snprintf(text, sizeof text, PLUGIN("istio-system", "p%d", "url: 'file://%s', pluginName: n%d"), i,
+                 at("good.wasm"), i);
+        give(&store, i == 0 ? "0.yaml" : i == 1 ? "1.yaml" : i == 2 ? "2.yaml" : "3.yaml", text);
+    }
+    settle(&store);
+    delivery_update(delivery, &store);
+    apply("url: 'http://127.0.0.1:1/x'");
+    for (int turn = 0; turn < 20; turn++)
+        uv_run(&loop.uv, UV_RUN_NOWAIT);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 5 && strcmp(argv[1], "compile-module") == 0)
+        return compiler_child_main(argv[2], argv[3], argv[4]);
+    log_set_level(LOG_INFO);
+    log_start();
+    engine = engine_new();
+    guest_signals_save();
+    wasm = guest_assemble_text(guest_wat, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_good, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_chain_fields_make_no_generation, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_new_version_swaps, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_version_keeps_the_last_good, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_first_version_bad, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_edit_before_adoption, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_newer_text_wins, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_edits_one_compile, setup_slow_compiler, teardown),
+        cmocka_unit_test_setup_teardown(test_orphans_give_way, setup_slow_compiler, teardown),
+        cmocka_unit_test_setup_teardown(test_removed_while_building, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_removed_and_retired, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_wrong_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fetch_is_tried_again_and_said_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_file_that_changes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_cached_code_that_does_not_load, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lost_vm_is_replaced, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_end_with_everything_under_way, setup_slow_compiler, teardown),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    strbuf_free(&wasm);
+    engine_free(engine);
+    log_stop();
+    return failed;
+}
