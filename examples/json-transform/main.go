@@ -255,7 +255,12 @@ func (s *stream) OnHttpResponseTrailers(int) types.Action {
 }
 
 func (s *stream) finishResponse() {
-	out, changed, err := s.cleaned()
+	body, err := proxywasm.GetHttpResponseBody(0, math.MaxInt32)
+	if err != nil { // nothing to clean and nothing to replace: not every host shows a held body when trailers come
+		cut(err)
+		return
+	}
+	out, changed, err := s.cleaned(body)
 	if err != nil {
 		proxywasm.LogWarnf("a response is withheld: %v", err)
 		out, changed = json.RawMessage(`{"error":"response withheld"}`), true
@@ -264,20 +269,22 @@ func (s *stream) finishResponse() {
 		return
 	}
 	if err = proxywasm.ReplaceHttpResponseBody(out); err != nil {
-		proxywasm.LogWarnf("a response is cut: %v", err)
-		warn(proxywasm.SendHttpResponse(500, nil, nil, -1)) // after its head this resets the stream
+		cut(err)
 	}
 }
 
+// cut ends a response that can be neither cleaned nor withheld; after its head this resets the stream.
+func cut(err error) {
+	proxywasm.LogWarnf("a response is cut: %v", err)
+	warn(proxywasm.SendHttpResponse(500, nil, nil, -1))
+}
+
 // cleaned is the response body without the fields to drop, and whether it had any.
-func (s *stream) cleaned() (json.RawMessage, bool, error) {
+func (s *stream) cleaned(body []byte) (json.RawMessage, bool, error) {
 	if s.compressed {
 		return nil, false, fmt.Errorf("it is compressed")
 	}
-	body, err := proxywasm.GetHttpResponseBody(0, math.MaxInt32)
-	if err == nil {
-		err = checkJSON(body)
-	}
+	err := checkJSON(body)
 	out, changed := json.RawMessage(body), false
 	for _, path := range s.plugin.drops {
 		did := false

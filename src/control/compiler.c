@@ -19,6 +19,14 @@
 #include "control/source_dir.h"
 #include "wasm/vm.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define WEIR_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define WEIR_SANITIZED 1
+#endif
+#endif
+
 enum { COMPILE_AT_ONCE = 2, COMPILE_LIMIT_MS = 180 * 1000, ERROR_TEXT_MAX = 4000, MODULE_MAX = 256 * 1024 * 1024 };
 
 struct compile {
@@ -255,6 +263,18 @@ void compiler_free(struct compiler *c)
 
 /* ---- the child ---- */
 
+/* A sanitizer's shadow is terabytes of memory that is mapped and never touched: no limit on data can be told from it. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HAS_SHADOW true
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define HAS_SHADOW true
+#endif
+#endif
+#ifndef HAS_SHADOW
+#define HAS_SHADOW false
+#endif
+
 static void child_limits(void)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -264,7 +284,8 @@ static void child_limits(void)
     struct rlimit core = {0, 0};
     setrlimit(RLIMIT_CORE, &core);
     struct rlimit data = {4ull << 30, 4ull << 30};
-    setrlimit(RLIMIT_DATA, &data);
+    if (!HAS_SHADOW)
+        setrlimit(RLIMIT_DATA, &data);
 }
 
 static void child_test_delay(void)
@@ -289,6 +310,8 @@ int compiler_child_main(const char *tier, const char *in, const char *out)
         struct engine *engine = engine_new();
         ok = engine_compile(engine, str_span(wasm, n), strcmp(tier, "fast") == 0 ? TIER_FAST : TIER_OPTIMISED, &code,
                             &error);
+        engine_free(engine);
+        mem_free(wasm);
     }
     if (ok) {
         int fd = open(out, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -305,5 +328,7 @@ int compiler_child_main(const char *tier, const char *in, const char *out)
     }
     if (!ok)
         fprintf(stderr, "%s\n", error != NULL ? error : "failed");
+    strbuf_free(&code);
+    mem_free(error);
     return ok ? 0 : 1;
 }

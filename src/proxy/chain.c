@@ -556,6 +556,8 @@ struct buf *filter_body(struct filter *f, enum direction dir)
     if (f->stream->priv->finished)
         return NULL;
     switch (f->side[dir].state) {
+    case FILTER_IN_CALLBACK: /* of trailers: what the filter held goes on before them */
+        return fl->has_trailers && fl->trailers_at == chain_position(f, dir) ? held_of(f->stream, &f->side[dir]) : NULL;
     case FILTER_HOLDS_ALL:
     case FILTER_HOLDS_HEADERS:
     case FILTER_HOLDS_BODY:

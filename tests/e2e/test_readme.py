@@ -11,6 +11,9 @@ import time
 
 import pytest
 
+# The quickstart's ports are fixed: these tests share one worker.
+pytestmark = pytest.mark.xdist_group("readme")
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PORTS = (10080, 10081, 15000)
 

@@ -160,16 +160,29 @@ __attribute__((unused)) static void run_until(struct loop *loop, bool (*done)(vo
         uv_run(&loop->uv, UV_RUN_NOWAIT);
 }
 
-/* Does the newest log hold this text? How often? */
-__attribute__((unused)) static unsigned logged(const char *text)
+/* How often the log holds this text by now. Lines pass through the log's own thread, so a mark is sent behind them. */
+__attribute__((unused)) static unsigned logged(const char *fmt, ...) PRINTF_LIKE(1, 2);
+static unsigned logged(const char *fmt, ...)
 {
-    struct strbuf b = {0};
-    log_tail(&b, 1024 * 1024);
-    strbuf_addc(&b, '\0');
+    static unsigned marks;
+    char text[512], mark[64];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    snprintf(mark, sizeof mark, "the log up to mark %u.", ++marks);
+    log_line(LOG_ERROR, "%s", mark);
     unsigned n = 0;
-    for (const char *p = strstr(b.p, text); p != NULL; p = strstr(p + 1, text))
-        n++;
-    strbuf_free(&b);
+    for (bool complete = false; !complete;) {
+        struct strbuf b = {0};
+        log_tail(&b, 4 * 1024 * 1024);
+        strbuf_addc(&b, '\0');
+        complete = strstr(b.p, mark) != NULL;
+        n = 0;
+        for (const char *p = strstr(b.p, text); p != NULL; p = strstr(p + 1, text))
+            n++;
+        strbuf_free(&b);
+    }
     return n;
 }
 
