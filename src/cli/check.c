@@ -59,53 +59,60 @@ static void check_usage(const struct store *store, const struct identity *identi
     delivery_free(none);
 }
 
-int cli_check(int argc, char **argv)
+enum { NS_MAX = 256 };
+struct check_args {
+    const char **paths;
+    size_t count;
+    char ns[NS_MAX];
+    struct identity identity;
+};
+
+/* *done: all was said already. */
+static int read_args(struct cli_args *a, struct check_args *to, bool *done)
 {
-    const char **paths = mem_zalloc(((size_t)argc + 1) * sizeof *paths);
-    size_t count = 0;
-    char ns[256] = "istio-system", name[] = "weir";
-    struct identity identity = {.name = name, .ns = ns};
-    ASSERT(cli_labels("istio=ingressgateway", &identity.labels));
-    struct cli_args a = {.argc = argc, .argv = argv};
-    while (cli_next(&a)) {
-        if (a.name == NULL) {
-            paths[count++] = a.value;
-        } else if (strcmp(a.name, "help") == 0) {
+    while (cli_next(a)) {
+        if (a->name == NULL) {
+            to->paths[to->count++] = a->value;
+        } else if (strcmp(a->name, "help") == 0) {
             fputs(help_text, stdout);
+            *done = true;
             return CLI_OK;
-        } else if (strcmp(a.name, "namespace") == 0) {
-            const char *v = cli_value(&a);
+        } else if (strcmp(a->name, "namespace") == 0) {
+            const char *v = cli_value(a);
             if (v == NULL)
                 return CLI_USAGE;
-            snprintf(ns, sizeof ns, "%s", v);
-        } else if (strcmp(a.name, "labels") == 0) {
-            const char *v = cli_value(&a);
-            cli_labels_free(&identity.labels);
-            if (v == NULL || !cli_labels(v, &identity.labels))
+            snprintf(to->ns, sizeof to->ns, "%s", v);
+        } else if (strcmp(a->name, "labels") == 0) {
+            const char *v = cli_value(a);
+            cli_labels_free(&to->identity.labels);
+            if (v == NULL || !cli_labels(v, &to->identity.labels))
                 return cli_usage_error("check", "--labels: want k=v,k=v");
         } else {
-            return cli_usage_error("check", "no option --%s", a.name);
+            return cli_usage_error("check", "no option --%s", a->name);
         }
     }
-    if (count == 0)
+    if (to->count == 0)
         return cli_usage_error("check", "needs a file or directory");
-    for (size_t i = 0; i < count; i++)
-        if (access(paths[i], F_OK) != 0)
-            return cli_usage_error("check", "%s: no such file or directory", paths[i]);
+    for (size_t i = 0; i < to->count; i++)
+        if (access(to->paths[i], F_OK) != 0)
+            return cli_usage_error("check", "%s: no such file or directory", to->paths[i]);
+    return CLI_OK;
+}
+
+static int check(const struct check_args *args)
+{
     struct loop loop;
     struct store store = {0};
     size_t errors = 0, warnings = 0;
     loop_init(&loop);
-    struct source_dir *source = source_dir_new(&loop, &store, paths, count, "default", ignore_change, NULL);
+    struct source_dir *source = source_dir_new(&loop, &store, args->paths, args->count, "default", ignore_change, NULL);
     source_dir_scan(source);
     check_store(&store, &errors, &warnings);
-    check_usage(&store, &identity, &errors);
+    check_usage(&store, &args->identity, &errors);
     size_t objects = store.objects.count;
     source_dir_free(source);
     loop_fini(&loop);
     store_free(&store);
-    cli_labels_free(&identity.labels);
-    mem_free(paths);
     if (errors > 0) {
         fprintf(stderr, "%zu error%s, %zu warning%s\n", errors, errors == 1 ? "" : "s", warnings,
                 warnings == 1 ? "" : "s");
@@ -114,4 +121,20 @@ int cli_check(int argc, char **argv)
     printf("%zu object%s, no errors, %zu warning%s\n", objects, objects == 1 ? "" : "s", warnings,
            warnings == 1 ? "" : "s");
     return CLI_OK;
+}
+
+int cli_check(int argc, char **argv)
+{
+    char name[] = "weir";
+    struct check_args args = {.paths = mem_zalloc(((size_t)argc + 1) * sizeof *args.paths), .ns = "istio-system"};
+    args.identity = (struct identity){.name = name, .ns = args.ns};
+    ASSERT(cli_labels("istio=ingressgateway", &args.identity.labels));
+    struct cli_args a = {.argc = argc, .argv = argv};
+    bool done = false;
+    int code = read_args(&a, &args, &done);
+    if (code == CLI_OK && !done)
+        code = check(&args);
+    cli_labels_free(&args.identity.labels);
+    mem_free(args.paths);
+    return code;
 }

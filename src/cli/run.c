@@ -138,51 +138,67 @@ static void options_free(struct control_options *o)
     cli_labels_free(&o->identity.labels);
 }
 
+/* CLI_OK: o is complete. *done: all was said already. */
+static int read_args(struct cli_args *a, struct control_options *o, const char **paths, bool *done)
+{
+    while (cli_next(a)) {
+        if (a->name == NULL) {
+            paths[o->path_count++] = a->value;
+            continue;
+        }
+        if (strcmp(a->name, "help") == 0) {
+            fputs(help_text, stdout);
+            *done = true;
+            return CLI_OK;
+        }
+        int code = take_option(a, o);
+        if (code != CLI_OK)
+            return code;
+    }
+    if (o->path_count == 0)
+        paths[o->path_count++] = ".";
+    for (size_t i = 0; i < o->path_count; i++)
+        if (access(paths[i], F_OK) != 0)
+            return cli_usage_error("run", "%s: no such file or directory", paths[i]);
+    if (o->has_admin && !o->admin_any_address && !addr_is_loopback(&o->admin))
+        return cli_usage_error("run",
+                               "--admin is not a loopback address: anyone who reaches it can drain this gateway; "
+                               "--admin-any-address says that you want that");
+    return CLI_OK;
+}
+
+static int serve(struct control_options *o)
+{
+    fill_defaults(o);
+    char *cache = o->cache_dir == NULL ? default_cache_dir() : NULL, *program = own_program();
+    if (cache != NULL)
+        o->cache_dir = cache;
+    o->program = program;
+    const char *delay = getenv("WEIR_TEST_COMPILE_DELAY_MS");
+    uint64_t ms = 0;
+    if (delay != NULL && str_to_u64(str_of(delay), 60000, &ms))
+        o->compile_delay_ms = (uint32_t)ms;
+    raise_descriptor_limit();
+    log_start();
+    int code = control_run(o);
+    log_stop();
+    mem_free(cache);
+    mem_free(program);
+    return code;
+}
+
 int cli_run(int argc, char **argv)
 {
     struct control_options o = {.has_admin = true, .drain_time_ms = 30000};
     ASSERT(addr_parse(STR("127.0.0.1:15000"), &o.admin));
     const char **paths = mem_zalloc(((size_t)argc + 1) * sizeof *paths);
     struct cli_args a = {.argc = argc, .argv = argv};
-    while (cli_next(&a)) {
-        if (a.name == NULL) {
-            paths[o.path_count++] = a.value;
-            continue;
-        }
-        if (strcmp(a.name, "help") == 0) {
-            fputs(help_text, stdout);
-            return CLI_OK;
-        }
-        int code = take_option(&a, &o);
-        if (code != CLI_OK)
-            return code;
-    }
-    if (o.path_count == 0)
-        paths[o.path_count++] = ".";
-    for (size_t i = 0; i < o.path_count; i++)
-        if (access(paths[i], F_OK) != 0)
-            return cli_usage_error("run", "%s: no such file or directory", paths[i]);
-    if (o.has_admin && !o.admin_any_address && !addr_is_loopback(&o.admin))
-        return cli_usage_error("run",
-                               "--admin is not a loopback address: anyone who reaches it can drain this gateway; "
-                               "--admin-any-address says that you want that");
-    fill_defaults(&o);
+    bool done = false;
     o.paths = paths;
-    char *cache = o.cache_dir == NULL ? default_cache_dir() : NULL, *program = own_program();
-    if (cache != NULL)
-        o.cache_dir = cache;
-    o.program = program;
-    const char *delay = getenv("WEIR_TEST_COMPILE_DELAY_MS");
-    uint64_t ms = 0;
-    if (delay != NULL && str_to_u64(str_of(delay), 60000, &ms))
-        o.compile_delay_ms = (uint32_t)ms;
-    raise_descriptor_limit();
-    log_start();
-    int code = control_run(&o);
-    log_stop();
+    int code = read_args(&a, &o, paths, &done);
+    if (code == CLI_OK && !done)
+        code = serve(&o);
     options_free(&o);
-    mem_free(cache);
-    mem_free(program);
     mem_free(paths);
     return code;
 }

@@ -31,7 +31,8 @@ enum { COMPILE_AT_ONCE = 2, COMPILE_LIMIT_MS = 180 * 1000, ERROR_TEXT_MAX = 4000
 
 struct compile {
     struct list node;
-    struct compiler *owner; /* NULL once nobody wants it any more */
+    struct compiler *owner;
+    bool unwanted; /* its end is awaited, and told to nobody */
     char *wasm, *out, *tier;
     compile_done done;
     void *arg;
@@ -51,6 +52,7 @@ struct compiler {
     char *program, *delay;
     struct list waiting, running;
     unsigned running_count;
+    unsigned alive; /* jobs with open handles: those that run, and unwanted ones that die */
 };
 
 static void start_waiting(struct compiler *c);
@@ -78,8 +80,10 @@ static void job_free(struct compile *j)
 static void job_closed_one(struct compile *j)
 {
     ASSERT(j->open_handles > 0);
-    if (--j->open_handles == 0)
-        job_free(j);
+    if (--j->open_handles > 0)
+        return;
+    j->owner->alive--;
+    job_free(j);
 }
 static void handle_closed(uv_handle_t *handle) { job_closed_one(handle->data); }
 static void limit_closed(struct loop_timer *timer) { job_closed_one(CONTAINER_OF(timer, struct compile, limit)); }
@@ -117,9 +121,9 @@ static void job_finish(struct compile *j)
     struct compiler *c = j->owner;
     bool again = false;
     char *error = job_error(j, &again);
-    if (error != NULL || c == NULL)
+    if (error != NULL || j->unwanted)
         unlink(j->out);
-    if (c != NULL) {
+    if (!j->unwanted) {
         list_remove(&j->node);
         c->running_count--;
         j->done(j->arg, error, again);
@@ -171,6 +175,7 @@ static void on_limit(struct loop_timer *timer)
 
 static void job_start(struct compiler *c, struct compile *j)
 {
+    c->alive++;
     uv_pipe_init(&c->loop->uv, &j->errors, 0);
     j->errors.data = j;
     j->process.data = j;
@@ -222,11 +227,10 @@ struct compile *compiler_run(struct compiler *c, const char *wasm, const char *o
     return j;
 }
 
-/* Its end is awaited without an owner. */
 static void job_abandon(struct compile *j)
 {
     list_remove(&j->node);
-    j->owner = NULL;
+    j->unwanted = true;
     if (j->spawn_error == 0)
         uv_process_kill(&j->process, SIGKILL);
 }
@@ -256,6 +260,8 @@ void compiler_free(struct compiler *c)
     }
     LIST_EACH (n, &c->running)
         job_abandon(LIST_ENTRY(n, struct compile, node));
+    while (c->alive > 0)
+        uv_run(&c->loop->uv, UV_RUN_ONCE);
     mem_free(c->program);
     mem_free(c->delay);
     mem_free(c);
@@ -263,7 +269,8 @@ void compiler_free(struct compiler *c)
 
 /* ---- the child ---- */
 
-/* A sanitizer's shadow is terabytes of memory that is mapped and never touched: no limit on data can be told from it. */
+/* A sanitizer's shadow is terabytes of memory that is mapped and never touched: no limit on data can be told from it.
+ */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define HAS_SHADOW true
 #elif defined(__has_feature)

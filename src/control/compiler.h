@@ -11,7 +11,7 @@
 
 struct compiler;
 struct compiler *compiler_new(struct loop *loop, const char *program, uint32_t test_delay_ms);
-/* Kills what runs. No callback comes any more. */
+/* Kills what runs, and runs the loop until it is gone. No callback comes any more. */
 void compiler_free(struct compiler *c);
 /* Compiles the file `wasm` into the file `out`. done runs once, later, on the loop: error is NULL when out is complete,
  * else a text (borrowed), and again says that another try may go better: it was killed, ran out of time, or could not

@@ -26,7 +26,8 @@ static void endpoints_send(struct control *c, const struct cluster_endpoints *e)
         m->mail.type = MAIL_ENDPOINTS;
         m->key = mem_strdup(e->key);
         m->list = mem_alloc((e->count + 1) * sizeof *m->list);
-        memcpy(m->list, e->list, e->count * sizeof *m->list);
+        if (e->count > 0)
+            memcpy(m->list, e->list, e->count * sizeof *m->list);
         m->count = e->count;
         mailbox_post(worker_mailbox(c->workers[i]), &m->mail);
     }

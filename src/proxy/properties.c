@@ -163,9 +163,12 @@ static enum abi_status request_id(struct view *v)
     return give_text(v, id.n != 0 ? id : v->s->request_id);
 }
 
+/* "host" is another name of :authority in Envoy's map. */
 static enum abi_status request_headers(struct view *v)
 {
     const struct message *m = head_of(v, DIR_REQUEST);
+    if (m != NULL && v->path->count == 3 && str_ieq(v->path->seg[2], STR("host")))
+        return give_header(v, &m->headers, STR(":authority"));
     return give_map(v, m != NULL ? &m->headers : NULL);
 }
 
@@ -262,7 +265,18 @@ static enum abi_status response_headers_bytes(struct view *v)
     return m != NULL ? give_u64(v, m->headers.bytes) : ABI_NOT_FOUND;
 }
 
-static enum abi_status response_trailers(struct view *v) { return give_map(v, v->s->side[DIR_RESPONSE].trailers); }
+/* An empty map when there are none, as in Envoy. */
+static enum abi_status response_trailers(struct view *v)
+{
+    const struct headers *trailers = v->s->side[DIR_RESPONSE].trailers;
+    if (trailers != NULL)
+        return give_map(v, trailers);
+    if (v->path->count != 2)
+        return ABI_NOT_FOUND;
+    add_u32(v->out, 0);
+    return ABI_OK;
+}
+
 static enum abi_status response_size(struct view *v) { return give_u64(v, v->s->side[DIR_RESPONSE].body_bytes_out); }
 
 static enum abi_status response_total_size(struct view *v)
@@ -672,6 +686,9 @@ static enum abi_status filter_state_get(struct view *v)
 {
     struct str key = v->path->count == 2 ? v->path->seg[1] : STR_NONE;
     bool found = false;
+
+    if (v->s != NULL && v->path->count == 1) /* the whole tree has no form */
+        return ABI_SERIALIZATION_FAILURE;
 
     if (str_starts(key, STR("wasm.")))
         key = str_from(key, 5);

@@ -102,6 +102,14 @@ static void give_shown(struct plugin_vm *pv, const struct headers *h, struct str
     strbuf_free(&text);
 }
 
+/* Envoy's map of request headers takes "host" for another name of :authority, and filters count on it. */
+static bool is_host(uint32_t kind, struct str key)
+{
+    return key.n == 4 && kind == MAP_REQUEST_HEADERS && str_ieq(key, STR("host"));
+}
+
+static struct str name_in(uint32_t kind, struct str key) { return is_host(kind, key) ? STR(":authority") : key; }
+
 /* ---- reading ---- */
 
 ABI_FUNCTION(get_header_map_pairs)
@@ -162,7 +170,7 @@ ABI_FUNCTION(get_header_map_value)
         return ABI_INVALID_MEMORY_ACCESS;
     }
     const struct headers *h = map_for_read(pv, a[0].u32);
-    const struct header *entry = h != NULL ? headers_get(h, key) : NULL;
+    const struct header *entry = h != NULL ? headers_get(h, name_in(a[0].u32, key)) : NULL;
     if (entry == NULL) {
         abi_give_none(pv, a[3], a[4]);
         return pv->plugin->abi == ABI_0_1_0 ? ABI_OK : ABI_NOT_FOUND;
@@ -188,7 +196,7 @@ static enum abi_status edit(struct plugin_vm *pv, const union vm_value *a, edit_
     }
     enum abi_status status = map_for_write(pv, a[0].u32, &h);
     if (status == ABI_OK && h != NULL) {
-        map_edited(pv, a[0].u32, fn(h, key, value));
+        map_edited(pv, a[0].u32, is_host(a[0].u32, key) ? headers_set(h, STR(":authority"), value) : fn(h, key, value));
     }
     return status;
 }
@@ -206,7 +214,7 @@ ABI_FUNCTION(remove_header_map_value)
         return ABI_INVALID_MEMORY_ACCESS;
     }
     enum abi_status status = map_for_write(pv, a[0].u32, &h);
-    if (status == ABI_OK && h != NULL && headers_remove(h, key) != 0) {
+    if (status == ABI_OK && h != NULL && headers_remove(h, name_in(a[0].u32, key)) != 0) {
         map_edited(pv, a[0].u32, HEADERS_OK);
     }
     return status;
@@ -227,7 +235,9 @@ ABI_FUNCTION(set_header_map_pairs)
     enum headers_result r = HEADERS_OK;
     headers_clear(h);
     for (size_t i = 0; i < pairs.count && r == HEADERS_OK; i++) {
-        r = headers_add(h, pairs.list[i].name, pairs.list[i].value);
+        const struct abi_pair *p = &pairs.list[i];
+        r = is_host(a[0].u32, p->name) ? headers_set(h, STR(":authority"), p->value)
+                                       : headers_add(h, p->name, p->value);
     }
     map_edited(pv, a[0].u32, r);
     return ABI_OK;

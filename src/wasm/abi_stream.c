@@ -101,7 +101,8 @@ ABI_FUNCTION(send_local_response)
 
 ABI_FUNCTION(set_effective_context)
 {
-    struct ctx *ctx = context_find(pv, a[0].u32);
+    /* 0 is Envoy's context of the VM itself: no stream, as the root. */
+    struct ctx *ctx = a[0].u32 != 0 ? context_find(pv, a[0].u32) : &pv->root;
 
     if (ctx == NULL) {
         return ABI_BAD_ARGUMENT;

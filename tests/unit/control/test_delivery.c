@@ -313,15 +313,15 @@ static void test_orphans_give_way(void **state)
     (void)state;
     /* Ten modules, each taken back while it compiles; the last one must not wait for all of them. */
     for (int i = 0; i < 10; i++) {
-        char name[32];
+        char file[32];
         struct strbuf bytes = {0};
-        snprintf(name, sizeof name, "m%d.wasm", i);
+        snprintf(file, sizeof file, "m%d.wasm", i);
         strbuf_add(&bytes, strbuf_str(&wasm));
         const char section[] = {0, 3, 1, 'x', (char)('a' + i)}; /* a custom one makes another module of it */
         strbuf_add(&bytes, str_span(section, sizeof section));
-        guest_write_file(at(name), strbuf_str(&bytes));
+        guest_write_file(at(file), strbuf_str(&bytes));
         strbuf_free(&bytes);
-        apply("url: 'file://%s'", at(name));
+        apply("url: 'file://%s'", at(file));
         for (int turn = 0; turn < 2000 && item()->stage != DELIVERY_COMPILE; turn++) {
             uv_run(&loop.uv, UV_RUN_NOWAIT);
             usleep(100);
@@ -336,7 +336,7 @@ static void test_removed_while_building(void **state)
 {
     (void)state;
     apply_good("");
-    for (int turn = 0; turn < 100000 && item()->stage != DELIVERY_BUILD; turn++)
+    for (int turn = 0; turn < 100000 && item()->stage < DELIVERY_BUILD; turn++)
         uv_run(&loop.uv, UV_RUN_ONCE);
     remove_it();
     assert_null(item());
@@ -365,7 +365,7 @@ static void test_wrong_bytes(void **state)
     assert_string_equal(item()->reason, "BadModule");
     assert_int_equal(item()->absence, PLUGIN_BAD_MODULE);
     assert_int_equal(item()->retry_ms, 0); /* the file is watched */
-    apply_good(", sha256: 0000000000000000000000000000000000000000000000000000000000000000");
+    apply_good(", sha256: '0000000000000000000000000000000000000000000000000000000000000000'");
     wait_for(DELIVERY_FAILED);
     assert_string_equal(item()->reason, "DigestMismatch");
     apply("url: 'file://%s'", at("missing.wasm"));

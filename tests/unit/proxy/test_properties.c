@@ -228,7 +228,10 @@ static void test_header_maps(void **state)
     expect_text(f, "request.headers.X-A", "1,2");
     expect_text(f, "request.headers.:method", "GET");
     expect_none(f, "request.headers.absent");
+    expect_text(f, "request.headers.Host", "example.com:8080"); /* of :authority, as in Envoy */
     expect_none(f, "response.headers.x-b");
+    expect_bytes(f, "response.trailers", STR("\0\0\0\0"));
+    expect_none(f, "response.trailers.x");
     add_response(f);
     expect_text(f, "response.headers.x-b", "c");
     expect_bytes(f, "response.headers",
@@ -409,6 +412,7 @@ static void test_set_and_get(void **state)
                 "colour",
                 "red");
     expect_text(f, "filter_state.colour", "red");
+    assert_int_equal(get_from(f, &f->stream, false, "filter_state"), ABI_SERIALIZATION_FAILURE);
     assert_int_equal(property_set(&f->stream, path_of("a.b.c", buf), STR("deep")), ABI_OK);
     expect_text(f, "a.b.c", "deep");
     expect_none(f, "a.b");

@@ -25,6 +25,7 @@ struct bench {
     struct addr addr, up_addr;
     int up;
     unsigned adopted, listening, drained;
+    uint64_t up_connections, pending_requests; /* limits of the next snapshot; 0: the default */
 };
 
 static const struct identity identity = {.name = (char *)(uintptr_t) "weir", .ns = (char *)(uintptr_t) "ns"};
@@ -85,6 +86,10 @@ static void post_snapshot(struct bench *b, bool with_listener)
         limits_default(&s->listeners[0].limits);
         s->listeners[0].limits.access_log = ACCESS_LOG_OFF;
         s->listeners[0].limits.linger_timeout = 100;
+        if (b->up_connections > 0)
+            s->listeners[0].limits.up_connections = b->up_connections;
+        if (b->pending_requests > 0)
+            s->listeners[0].limits.pending_requests = b->pending_requests;
         documents_free(&b->docs);
         s->listeners[0].routes = routes(b);
     }
@@ -103,10 +108,21 @@ static void post_type(struct bench *b, int type)
     mailbox_post(worker_mailbox(b->w), m);
 }
 
+static void post_endpoint(struct bench *b, const struct addr *addr)
+{
+    struct mail_endpoints *e = mem_zalloc(sizeof *e);
+
+    e->mail.type = MAIL_ENDPOINTS;
+    e->key = mem_strdup("ns/up:80");
+    e->list = mem_zalloc(sizeof *e->list);
+    e->list[0] = (struct endpoint_conf){.addr = *addr, .weight = 1};
+    e->count = 1;
+    mailbox_post(worker_mailbox(b->w), &e->mail);
+}
+
 static int setup(void **state)
 {
     struct bench *b = mem_zalloc(sizeof *b);
-    struct mail_endpoints *e = mem_zalloc(sizeof *e);
     struct mail_listener *l = mem_zalloc(sizeof *l);
 
     *state = b;
@@ -117,12 +133,7 @@ static int setup(void **state)
     b->up = listen_any(&b->up_addr);
     /* The listening socket blocks here: the test is a simple endpoint. */
     assert_int_equal(fcntl(b->up, F_SETFL, 0), 0);
-    e->mail.type = MAIL_ENDPOINTS;
-    e->key = mem_strdup("ns/up:80");
-    e->list = mem_zalloc(sizeof *e->list);
-    e->list[0] = (struct endpoint_conf){.addr = b->up_addr, .weight = 1};
-    e->count = 1;
-    mailbox_post(worker_mailbox(b->w), &e->mail);
+    post_endpoint(b, &b->up_addr);
     l->mail.type = MAIL_LISTENER;
     l->fd = listen_any(&b->addr);
     l->addr = b->addr;
@@ -195,6 +206,13 @@ static void hear_end(int fd)
     assert_int_equal(recv(fd, &c, 1, 0), 0);
 }
 
+/* A reset, or an end. */
+static void hear_loss(int fd)
+{
+    char c;
+    assert_true(recv(fd, &c, 1, 0) <= 0);
+}
+
 #define GET "GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 #define OK  "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -251,6 +269,189 @@ static void test_a_dead_pooled_connection_costs_a_get_nothing(void **state)
     hear(u, "\r\n\r\n");
     say(u, OK);
     assert_non_null(strstr(hear(c, "ok"), "HTTP/1.1 200 OK\r\n"));
+    close(c);
+    close(u);
+}
+
+/* A POST cannot be sent twice, so it is not given to a connection whose end has come already. */
+static void test_a_post_does_not_take_a_closed_connection(void **state)
+{
+    struct bench *b = *state;
+    int c = client(b), u;
+
+    for (int i = 0; i < 50; i++) {
+        say(c, GET);
+        u = endpoint(b);
+        hear(u, "\r\n\r\n");
+        say(u, OK);
+        hear(c, "ok");
+        close(u); /* right before the next request */
+        say(c, "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na");
+        u = endpoint(b);
+        hear(u, "\r\n\r\na");
+        say(u, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+        assert_non_null(strstr(hear(c, "ok"), "HTTP/1.1 200 OK\r\n"));
+        close(u);
+    }
+    close(c);
+}
+
+/* ---- the line at a full endpoint ---- */
+
+static void limit_up(struct bench *b, uint64_t connections, uint64_t pending)
+{
+    b->up_connections = connections;
+    b->pending_requests = pending;
+    post_snapshot(b, true);
+}
+
+static void test_requests_wait_for_a_connection(void **state)
+{
+    struct bench *b = *state;
+    int first, second, third, fourth, u;
+
+    limit_up(b, 1, 2);
+    first = client(b);
+    say(first, "GET /1 HTTP/1.1\r\nHost: h\r\n\r\n");
+    u = endpoint(b);
+    assert_non_null(strstr(hear(u, "\r\n\r\n"), "GET /1 "));
+    second = client(b);
+    say(second, "POST /2 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na");
+    post_snapshot(b, true); /* so the worker has seen it */
+    third = client(b);
+    say(third, "GET /3 HTTP/1.1\r\nHost: h\r\n\r\n");
+    post_snapshot(b, true);
+    fourth = client(b);
+    say(fourth, "GET /4 HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_non_null(strstr(hear(fourth, "overflow\n"), "HTTP/1.1 503 "));
+    say(u, OK);
+    hear(first, "ok");
+    assert_non_null(strstr(hear(u, "\r\n\r\na"), "POST /2 "));
+    /* The connection ends: the next in line gets a new one. */
+    say(u, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+    hear(second, "ok");
+    hear_end(u);
+    close(u);
+    u = endpoint(b);
+    assert_non_null(strstr(hear(u, "\r\n\r\n"), "GET /3 "));
+    say(u, OK);
+    hear(third, "ok");
+    close(first), close(second), close(third), close(fourth), close(u);
+}
+
+static void test_who_leaves_the_line_does_not_hold_it_up(void **state)
+{
+    struct bench *b = *state;
+    struct linger now = {.l_onoff = 1};
+    int first, second, third, u;
+
+    limit_up(b, 1, 100);
+    first = client(b);
+    say(first, GET);
+    u = endpoint(b);
+    hear(u, "\r\n\r\n");
+    second = client(b);
+    say(second, GET);
+    post_snapshot(b, true);
+    third = client(b);
+    say(third, "GET /3 HTTP/1.1\r\nHost: h\r\n\r\n");
+    post_snapshot(b, true);
+    assert_int_equal(setsockopt(second, SOL_SOCKET, SO_LINGER, &now, sizeof now), 0);
+    close(second);
+    post_snapshot(b, true);
+    say(u, OK);
+    hear(first, "ok");
+    assert_non_null(strstr(hear(u, "\r\n\r\n"), "GET /3 "));
+    close(third); /* stopped while it is served */
+    close(first), close(u);
+}
+
+static void test_the_line_moves_to_another_endpoint(void **state)
+{
+    struct bench *b = *state;
+    struct addr other;
+    int first, second, u, v, listening = listen_any(&other);
+
+    assert_int_equal(fcntl(listening, F_SETFL, 0), 0);
+    limit_up(b, 1, 100);
+    first = client(b);
+    say(first, GET);
+    u = endpoint(b);
+    hear(u, "\r\n\r\n");
+    second = client(b);
+    say(second, "GET /2 HTTP/1.1\r\nHost: h\r\n\r\n");
+    post_snapshot(b, true);
+    post_endpoint(b, &other);
+    v = accept(listening, NULL, NULL);
+    assert_non_null(strstr(hear(v, "\r\n\r\n"), "GET /2 "));
+    say(v, OK);
+    hear(second, "ok");
+    say(u, OK);
+    hear(first, "ok");
+    close(first), close(second), close(u), close(v), close(listening);
+}
+
+/* ---- ends ---- */
+
+static void test_a_small_rest_of_a_request_is_dropped(void **state)
+{
+    struct bench *b = *state;
+    int c = client(b), u;
+
+    say(c, "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc");
+    u = endpoint(b);
+    hear(u, "abc");
+    say(u, "HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\nno");
+    assert_null(strstr(hear(c, "no"), "connection: close"));
+    hear_loss(u);
+    close(u);
+    say(c, "def" GET);
+    u = endpoint(b);
+    hear(u, "\r\n\r\n");
+    say(u, OK);
+    hear(c, "ok");
+    /* A rest that does not come is waited for no longer than linger-timeout. */
+    say(c, "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nabc");
+    hear(u, "abc");
+    say(u, "HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\nno");
+    hear(c, "no");
+    hear_end(c);
+    close(c);
+    close(u);
+}
+
+/* What a slow client has not read yet is no idleness. */
+static void test_drain_waits_for_a_slow_reader(void **state)
+{
+    struct bench *b = *state;
+    enum { SIZE = 60 * 1024 };
+    static char body[SIZE + 1];
+    int c = client(b), u, small = 4096;
+    size_t got = 0;
+
+    assert_int_equal(setsockopt(c, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+    memset(body, 'x', SIZE);
+    for (int i = 0; i < 200; i++) /* pipelined: the answers fill all buffers on the way */
+        say(c, GET);
+    u = endpoint(b);
+    for (int i = 0; i < 200; i++) {
+        struct timeval limit = {.tv_usec = 200000};
+        char text[2048];
+        assert_int_equal(setsockopt(u, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);
+        if (recv(u, text, sizeof text, 0) <= 0)
+            break; /* the worker begins no more before the client reads */
+        got++;
+        say(u, "HTTP/1.1 200 OK\r\ncontent-length: 61440\r\n\r\n");
+        say(u, body);
+    }
+    assert_in_range(got, 1, 199);
+    post_type(b, MAIL_DRAIN);
+    usleep(1500 * 1000);
+    for (size_t n = 0; n < got * SIZE;) {
+        ssize_t r = recv(c, body, SIZE, 0);
+        assert_true(r > 0);
+        n += (size_t)r;
+    }
     close(c);
     close(u);
 }
@@ -420,6 +621,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_keep_alive_on_both_sides, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pipelined_requests_are_answered_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_dead_pooled_connection_costs_a_get_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_post_does_not_take_a_closed_connection, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_requests_wait_for_a_connection, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_who_leaves_the_line_does_not_hold_it_up, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_line_moves_to_another_endpoint, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_small_rest_of_a_request_is_dropped, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_drain_waits_for_a_slow_reader, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_post_is_not_sent_twice, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fin_after_the_request_still_gets_the_response, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_lost_client_resets_the_endpoint, setup, teardown),

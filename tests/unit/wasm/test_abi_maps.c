@@ -52,6 +52,44 @@ static uint32_t get(const char *name)
     return call("proxy_get_header_map_value", MAP_REQUEST_HEADERS, put(0, s), s.n, OUT_PTR, OUT_SIZE);
 }
 
+/* Envoy's request map takes "host" for another name of :authority. */
+static uint32_t step_host(uint32_t cb, const uint32_t *a)
+{
+    (void)cb;
+    (void)a;
+    uint32_t name = put(100, STR("HOST")), value = put(120, STR("b.example"));
+    assert_int_equal(get("host"), ABI_NOT_FOUND);
+    assert_int_equal(call("proxy_add_header_map_value", MAP_REQUEST_HEADERS, name, 4, value, 9), ABI_OK);
+    assert_int_equal(get(":authority"), ABI_OK);
+    assert_gift("b.example");
+    assert_int_equal(get("Host"), ABI_OK);
+    assert_gift("b.example");
+    name = put(100, STR("HOST")), value = put(120, STR("c.example"));
+    assert_int_equal(call("proxy_add_header_map_value", MAP_REQUEST_HEADERS, name, 4, value, 9), ABI_OK);
+    assert_int_equal(headers_get(&stream.maps[0], STR("host")) == NULL, true);
+    assert_int_equal(call("proxy_replace_header_map_value", MAP_REQUEST_HEADERS, name, 4, value, 9), ABI_OK);
+    assert_int_equal(get("host"), ABI_OK);
+    assert_gift("c.example");
+    assert_int_equal(call("proxy_remove_header_map_value", MAP_REQUEST_HEADERS, name, 4), ABI_OK);
+    assert_int_equal(get(":authority"), ABI_NOT_FOUND);
+    struct strbuf pairs = {0};
+    static const struct abi_pair list[] = {{STR_INIT(":authority"), STR_INIT("x")}, {STR_INIT("host"), STR_INIT("y")}};
+    pairs_encode(&pairs, list, 2);
+    assert_int_equal(call("proxy_set_header_map_pairs", MAP_REQUEST_HEADERS, put(200, strbuf_str(&pairs)), pairs.n),
+                     ABI_OK);
+    strbuf_free(&pairs);
+    assert_int_equal(stream.maps[0].count, 1);
+    assert_int_equal(get("host"), ABI_OK);
+    assert_gift("y");
+    return 0;
+}
+
+static void test_host_is_authority(void **state)
+{
+    (void)state;
+    assert_true(run(step_host));
+}
+
 static uint32_t step_get(uint32_t cb, const uint32_t *a)
 {
     (void)cb;
@@ -361,6 +399,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_get, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_host_is_authority, setup, teardown),
         cmocka_unit_test_setup_teardown(test_get_0_1_0, setup, teardown),
         cmocka_unit_test_setup_teardown(test_malloc_is_the_fallback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pairs, setup, teardown),

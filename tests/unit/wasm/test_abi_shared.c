@@ -132,7 +132,8 @@ static uint32_t step_fill(uint32_t cb, const uint32_t *a)
     assert_int_equal(get("key1"), ABI_NOT_FOUND);
     assert_int_equal(get("key99"), ABI_OK);
     assert_true(logged("shared data of vm_id \"a\" is full"));
-    /* too big by itself: as if it had been dropped at once (Rust filters panic on anything but OK and a CAS mismatch) */
+    /* too big by itself: as if it had been dropped at once (Rust filters panic on anything but OK and a CAS mismatch)
+     */
     assert_int_equal(call("proxy_set_shared_data", put(0, STR("key99")), 5, area, 40000, 0), ABI_OK);
     assert_int_equal(get("key99"), ABI_NOT_FOUND);
     assert_int_equal(get("key0"), ABI_OK);

@@ -172,7 +172,8 @@ static uint32_t step_control_other(uint32_t cb, const uint32_t *a)
     assert_int_equal(call("proxy_close_stream", STREAM_DOWNSTREAM), ABI_OK); /* no HTTP stream has it */
     assert_int_equal(stream.continued[0], 0);                                /* not yet */
     assert_int_equal(call("proxy_clear_route_cache"), ABI_OK);
-    assert_int_equal(stream.cleared, 1); /* at once */
+    assert_int_equal(stream.cleared, 1);                              /* at once */
+    assert_int_equal(call("proxy_set_effective_context", 0), ABI_OK); /* Envoy's VM context: no stream */
     assert_int_equal(call("proxy_set_effective_context", 1), ABI_OK);
     return 0;
 }
