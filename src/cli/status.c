@@ -47,6 +47,30 @@ static const char *text_of(const json_t *o, const char *name)
     return s != NULL ? s : "";
 }
 
+/* What is said of a plugin in one line: when something older than its newest text serves, which and why. */
+static void print_reason(const json_t *p)
+{
+    const char *reason = text_of(p, "reason"), *message = text_of(p, "message");
+    bool live = json_integer_value(json_object_get(p, "generation")) > 0;
+    if (live && json_is_false(json_object_get(p, "newestServes")))
+        printf("generation %lld serves; the newest text: %s", json_integer_value(json_object_get(p, "generation")),
+               reason[0] != '\0' ? "" : text_of(p, "stage"));
+    else if (!live && reason[0] == '\0')
+        printf("%s", text_of(p, "stage"));
+    printf("%s%s%s\n", reason, message[0] != '\0' ? ": " : "", message);
+}
+
+static void print_workers(const json_t *p)
+{
+    size_t i;
+    json_t *w;
+    json_array_foreach(json_object_get(p, "workers"), i, w)
+    {
+        if (strcmp(text_of(w, "state"), "live") != 0 && text_of(w, "lastFailure")[0] != '\0')
+            printf("    worker %zu %s: %s\n", i, text_of(w, "state"), text_of(w, "lastFailure"));
+    }
+}
+
 static void print_plugins(const json_t *plugins)
 {
     size_t i;
@@ -59,17 +83,12 @@ static void print_plugins(const json_t *plugins)
     {
         char *title = mem_printf("%s/%s", text_of(p, "namespace"), text_of(p, "name"));
         const char *phase = text_of(p, "phase");
-        printf("%-36s %-10s %-9s %-12.12s %s%s%s\n", title, text_of(p, "state"),
-               strcmp(phase, "UNSPECIFIED_PHASE") == 0 ? "-" : phase, text_of(p, "sha256"), text_of(p, "reason"),
-               text_of(p, "message")[0] != '\0' ? ": " : "", text_of(p, "message"));
+        printf("%-36s %-10s %-9s %-12.12s ", title, text_of(p, "state"),
+               strcmp(phase, "UNSPECIFIED_PHASE") == 0 ? "-" : phase, text_of(p, "sha256"));
+        print_reason(p);
         if (json_is_false(json_object_get(p, "appliesToTraffic")))
             printf("    %s\n", text_of(p, "appliesMessage"));
-        size_t w;
-        json_t *worker;
-        json_array_foreach(json_object_get(p, "workers"), w,
-                           worker) if (strcmp(text_of(worker, "state"), "live") != 0 &&
-                                       text_of(worker, "lastFailure")[0] != '\0')
-            printf("    worker %zu %s: %s\n", w, text_of(worker, "state"), text_of(worker, "lastFailure"));
+        print_workers(p);
         mem_free(title);
     }
 }

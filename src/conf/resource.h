@@ -382,5 +382,8 @@ void documents_free(struct documents *d);
 /* The resource as JSON for /config (Secret data, env values, pull credentials and keys replaced by "sha256:...";
  * pluginConfig only when asked). */
 void resource_write_json(const struct resource *r, bool with_plugin_config, struct strbuf *out);
+/* A url as anyone may see it: user information and the query may be credentials (signed urls), so stars and a digest
+ * stand for them. */
+void url_write_public(const char *url, struct strbuf *out);
 
 #endif

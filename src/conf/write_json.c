@@ -369,8 +369,7 @@ static void write_reference_grant(struct json *j, const struct reference_grant *
 
 /* ---- Istio ---- */
 
-/* User information and the query of a url may be credentials (signed urls): stars and a digest stand for them. */
-static void write_url(struct json *j, const char *url)
+void url_write_public(const char *url, struct strbuf *out)
 {
     struct str s = str_of(url);
     ptrdiff_t scheme = str_find_str(s, STR("://"));
@@ -382,15 +381,20 @@ static void write_url(struct json *j, const char *url)
         if (s.p[i] == '@')
             host = i + 1;
     }
-    struct strbuf b = {0};
-    strbuf_add(&b, str_upto(s, start));
+    strbuf_add(out, str_upto(s, start));
     if (host != start)
-        strbuf_addz(&b, "***@");
+        strbuf_addz(out, "***@");
     struct str rest = str_from(s, host);
     ptrdiff_t query = str_find(rest, '?');
-    strbuf_add(&b, query < 0 ? rest : str_upto(rest, (size_t)query + 1));
+    strbuf_add(out, query < 0 ? rest : str_upto(rest, (size_t)query + 1));
     if (query >= 0)
-        digest_write_hidden(&b, str_from(rest, (size_t)query + 1));
+        digest_write_hidden(out, str_from(rest, (size_t)query + 1));
+}
+
+static void write_url(struct json *j, const char *url)
+{
+    struct strbuf b = {0};
+    url_write_public(url, &b);
     char *z = strbuf_take(&b);
     j_str(j, "url", z);
     mem_free(z);

@@ -19,12 +19,17 @@
 #include "control/source_dir.h"
 #include "wasm/vm.h"
 
+/* A sanitizer's shadow is terabytes of memory that is mapped and never touched: no limit on data can be told from it.
+ */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define WEIR_SANITIZED 1
+#define HAS_SHADOW true
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define WEIR_SANITIZED 1
+#define HAS_SHADOW true
 #endif
+#endif
+#ifndef HAS_SHADOW
+#define HAS_SHADOW false
 #endif
 
 enum { COMPILE_AT_ONCE = 2, COMPILE_LIMIT_MS = 180 * 1000, ERROR_TEXT_MAX = 4000, MODULE_MAX = 256 * 1024 * 1024 };
@@ -183,7 +188,15 @@ static void job_start(struct compiler *c, struct compile *j)
     char command[] = "compile-module";
     char *args[] = {c->program, command, j->tier, j->wasm, j->out, NULL};
     char path[] = "PATH=/usr/bin:/bin";
-    char *env[] = {path, c->delay, NULL};
+    char *env[] = {path, NULL, NULL, NULL};
+    size_t n = 1;
+    if (c->delay != NULL)
+        env[n++] = c->delay;
+    /* Its sanitizer's options, above all which reports about the engine are none. */
+    char *options_text =
+        HAS_SHADOW && getenv("TSAN_OPTIONS") != NULL ? mem_printf("TSAN_OPTIONS=%s", getenv("TSAN_OPTIONS")) : NULL;
+    if (options_text != NULL)
+        env[n++] = options_text;
     uv_stdio_container_t stdio[3] = {
         {.flags = UV_IGNORE},
         {.flags = UV_IGNORE},
@@ -191,6 +204,7 @@ static void job_start(struct compiler *c, struct compile *j)
     uv_process_options_t options = {
         .exit_cb = child_ended, .file = c->program, .args = args, .env = env, .stdio_count = 3, .stdio = stdio};
     j->spawn_error = uv_spawn(&c->loop->uv, &j->process, &options);
+    mem_free(options_text);
     if (j->spawn_error != 0) {
         loop_timer_start(&j->limit, 0); /* told later, as everything is */
         return;
@@ -268,19 +282,6 @@ void compiler_free(struct compiler *c)
 }
 
 /* ---- the child ---- */
-
-/* A sanitizer's shadow is terabytes of memory that is mapped and never touched: no limit on data can be told from it.
- */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HAS_SHADOW true
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define HAS_SHADOW true
-#endif
-#endif
-#ifndef HAS_SHADOW
-#define HAS_SHADOW false
-#endif
 
 static void child_limits(void)
 {

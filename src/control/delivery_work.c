@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "control/delivery_priv.h"
+#include "control/unwrap.h"
 
 struct delivery_work {
     struct delivery *owner;
@@ -187,11 +188,16 @@ static void work_bad(struct delivery_work *w, const char *reason, char *text /* 
     w->bad = text;
 }
 
-/* Thread pool: digest, form, ABI. */
+/* Thread pool: unpacking, digest, form, ABI. */
 static void check_work(uv_work_t *uv)
 {
     struct delivery_work *w = uv->data;
     const struct wasm_plugin *p = &w->resource->u.wasm_plugin;
+    if (p->scheme != URL_FILE) { /* as Istio: the digest is of what was unpacked */
+        work_bad(w, "BadModule", module_unwrap(&w->bytes, &w->n, FETCH_BYTES_MAX));
+        if (w->bad != NULL)
+            return;
+    }
     sha256_hex(str_span(w->bytes, w->n), w->sha256);
     if (p->sha256 != NULL && strcmp(p->sha256, w->sha256) != 0) {
         work_bad(w, "DigestMismatch", mem_printf("sha256 is %s, spec.sha256 wants %s", w->sha256, p->sha256));
@@ -258,6 +264,16 @@ static void work_fetched(void *arg, struct fetch_result *result)
     ASSERT(uv_queue_work(&w->owner->o.loop->uv, &w->uv, check_work, check_done) == 0);
 }
 
+static void work_fail_oci(struct delivery_work *w)
+{
+    struct strbuf url = {0};
+    url_write_public(w->resource->u.wasm_plugin.url, &url);
+    work_fail(w, "NotSupported", PLUGIN_FETCH_FAILED, AGAIN_NEVER,
+              "fetching from OCI registries is not supported yet (%.*s): use a file:// or http(s):// url",
+              STR_ARG(strbuf_str(&url)));
+    strbuf_free(&url);
+}
+
 void delivery_work_start(struct delivery *d, struct delivery_item *item)
 {
     delivery_work_forget(item);
@@ -273,8 +289,7 @@ void delivery_work_start(struct delivery *d, struct delivery_item *item)
     if (p->type == PLUGIN_NETWORK)
         work_fail(w, "NotSupported", PLUGIN_BAD_MODULE, AGAIN_NEVER, "plugins of type NETWORK are not supported yet");
     else if (p->scheme == URL_OCI)
-        work_fail(w, "NotSupported", PLUGIN_FETCH_FAILED, AGAIN_NEVER,
-                  "fetching from OCI registries is not supported yet (%s): use a file:// or http(s):// url", p->url);
+        work_fail_oci(w);
     else
         w->fetch = fetch_start(d->o.fetcher, p->url, work_fetched, w);
 }

@@ -91,6 +91,8 @@ static void on_answer(void *arg, const struct resolve_answer *answer)
     }
     mem_free(h->error);
     h->error = NULL;
+    if (answer->count > 0 && h->failures > 0)
+        log_line(LOG_INFO, "DNS: %s: found again", h->name);
     uint64_t again;
     bool changed = false;
     if (answer->count > 0) {

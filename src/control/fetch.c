@@ -175,8 +175,8 @@ static void on_socket_event(uv_poll_t *poll, int status, int events)
     struct socket_watch *w = poll->data;
     struct fetcher *fr = w->owner;
     int flags = (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
-    if (status < 0)
-        flags = CURL_CSELECT_ERR;
+    if (status < 0) /* told as an error without a number: curl finds it on its next read */
+        flags = CURL_CSELECT_IN | CURL_CSELECT_OUT;
     int running = 0;
     curl_multi_socket_action(fr->multi, w->fd, flags, &running);
     multi_harvest(fr);

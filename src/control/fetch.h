@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Gets the bytes of a module: from a file, or by http(s) with libcurl on the control loop. Unwraps nothing: what comes
- * is what there is. Bounded in size and time; only http and https, also on redirects; the address guard looks at every
- * address about to be connected to (every hop, whatever DNS says).
+ * Gets the bytes of a module: from a file, or by http(s) with libcurl on the control loop. Unpacks nothing (unwrap.h).
+ * Bounded in size and time; only http and https, also on redirects; the address guard looks at every address about to
+ * be connected to (every hop, whatever DNS says).
  */
 #ifndef WEIR_CONTROL_FETCH_H
 #define WEIR_CONTROL_FETCH_H

@@ -58,10 +58,19 @@ static void write_item(const struct control *c, const struct delivery_item *item
     add_field(b, "namespace", r->meta.ns);
     add_field(b, "name", r->meta.name);
     add_field(b, "state", item_state(c, item));
-    add_field(b, "stage", delivery_stage_name(item->stage));
+    add_field(b, "stage", delivery_stage_name(item->stage)); /* of the newest text */
+    strbuf_printf(b, ",\"newestServes\":%s", item->stage == DELIVERY_PROGRAMMED ? "true" : "false");
     add_field(b, "reason", item->reason);
     add_field(b, "message", item->message);
-    add_field(b, "url", p->url);
+    uint64_t now = loop_now(&c->loop);
+    if (item->retry_ms > 0)
+        strbuf_printf(b, ",\"nextTryInMs\":%llu",
+                      (unsigned long long)(item->retry_ms > now ? item->retry_ms - now : 0));
+    struct strbuf url = {0};
+    url_write_public(p->url, &url);
+    strbuf_addc(&url, '\0');
+    add_field(b, "url", url.p);
+    strbuf_free(&url);
     add_field(b, "phase", phase_name(p->phase));
     if (p->has_priority)
         strbuf_printf(b, ",\"priority\":%d", p->priority);

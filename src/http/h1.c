@@ -9,6 +9,7 @@
 enum {
     MAX_INTERIMS = 16,           /* 1xx heads before a response; each takes arena memory */
     BODY_BATCH_MAX = 256 * 1024, /* chunked data handed over in one event */
+    BEGUN_MAX = 8,               /* requests begun in one h1_input: the memory of their streams is freed after it */
 };
 
 /* ---- life ---- */
@@ -26,7 +27,8 @@ static void reset_exchange(struct h1 *h)
     h->pending = LEG_OK;
     h->interims = 0;
     h->keep_alive = h->read_enabled = true;
-    h->stalled = h->was_full = h->peer_http10 = h->peer_expects_continue = h->interim_sent = h->upgrade = h->begun = false;
+    h->stalled = h->was_full = h->peer_http10 = h->peer_expects_continue = h->interim_sent = h->upgrade = h->begun =
+        false;
 }
 
 void h1_init(struct h1 *h, enum h1_role role, const struct h1_limits *limits, struct buf *out, size_t high_mark,
@@ -278,9 +280,13 @@ static bool step_begin(struct h1 *h)
     }
     if (is_stray_line(h->in))
         return false;
-    h->stalled = h->out->n > h->high_mark;
+    bool full = h->out->n > h->high_mark, enough = h->begun_now == BEGUN_MAX;
+    h->stalled = full || enough;
+    if (enough && !full)
+        h1_signal_read_state(h);
     if (h->stalled)
         return false;
+    h->begun_now++;
     reset_exchange(h);
     h->in_state = H1_HEAD;
     h->arena = h->ops->on_begin(h);
@@ -629,6 +635,7 @@ bool h1_input(struct h1 *h, struct buf *in)
         return true; /* fed from inside an event: the loop below us goes on by itself */
     ASSERT(!h->in_signal);
     h->in = in;
+    h->begun_now = 0;
     do
         deliver_pending(h);
     while (step(h));

@@ -50,7 +50,7 @@ struct h1_ops {
      * h1_fail from inside. */
     void (*on_output)(struct h1 *h);
     /* Reading was enabled or disabled by the stream, or input is wanted again (a tunnel began, the rest of an answered
-     * request is to be dropped, output has drained for the next request). The owner asks
+     * request is to be dropped, pipelined requests wait). The owner asks
      * h1_wants_input, and when it is true feeds what it holds (be it nothing) to h1_input later in this turn, not from
      * inside. */
     void (*on_read_state)(struct h1 *h);
@@ -98,7 +98,8 @@ struct h1 {
     bool keep_alive;          /* both sides agree so far */
     bool closing;             /* server: answer with Connection: close (drain); the owner sets it at any time */
     struct arena rest_arena;  /* server: trailers of a request whose stream is gone */
-    bool stalled;             /* server: the next request waits for output to drain */
+    unsigned begun_now;       /* server: requests begun by the running h1_input */
+    bool stalled;             /* server: the next request waits for output to drain, or for the next h1_input */
     bool read_enabled, was_full, peer_http10, peer_expects_continue, interim_sent;
     bool begun;              /* bytes of the current incoming message have come (client: too late for a silent retry) */
     bool upgrade;            /* this exchange's request asks to upgrade */

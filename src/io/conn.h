@@ -66,9 +66,9 @@ struct conn {
     int fd;
     int interest; /* UV_READABLE | UV_WRITABLE | UV_DISCONNECT as told to libuv */
     bool connecting, closing;
-    bool in_event;   /* an event is being told: the interest changes once, after it */
-    bool read_eof;   /* the peer sent FIN */
-    bool write_eof;  /* we sent FIN */
+    bool in_event;  /* an event is being told: the interest changes once, after it */
+    bool read_eof;  /* the peer sent FIN */
+    bool write_eof; /* we sent FIN */
     bool want_read;
     bool want_write;  /* a flush could not finish */
     bool drained;     /* the last conn_read was short: the socket is empty, no need to read again in this event */

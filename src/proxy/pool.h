@@ -31,8 +31,8 @@ struct up_request {
     struct up *up;             /* that connects for it, or serves it */
 };
 enum pool_result { POOL_READY /* *leg now */, POOL_WAIT, POOL_FAILED /* reason in *why */ };
-/* POOL_WAIT: a connection is being made, or all of them are taken and this request is in line, among pending_requests of
- * its cluster. Should the endpoint be removed, who is in line gets on_failed(END_CONNECT_FAILED). */
+/* POOL_WAIT: a connection is being made, or all of them are taken and this request is in line, among pending_requests
+ * of its cluster. Should the endpoint be removed, who is in line gets on_failed(END_CONNECT_FAILED). */
 enum pool_result pool_request(struct worker *w, struct endpoint *endpoint, struct up_request *request, bool fresh_only,
                               struct leg **leg, bool *reused, enum end_reason *why);
 /* Gives up waiting. */

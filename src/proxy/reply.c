@@ -56,10 +56,7 @@ void reply_reason(struct stream *s, enum end_reason reason) { reply_status(s, re
 
 void reply_status(struct stream *s, enum end_reason reason, unsigned status)
 {
-    struct reply r = {.status = status,
-                      .body = str_of(end_reason_body(reason)),
-                      .grpc_status = -1,
-                      .reason = reason};
+    struct reply r = {.status = status, .body = str_of(end_reason_body(reason)), .grpc_status = -1, .reason = reason};
 
     reply_want(s, &r, UINT32_MAX, true);
 }

@@ -97,8 +97,8 @@ void stream_kick(struct stream *s);
 void stream_end(struct stream *s, enum end_reason reason);
 /* The up leg goes: abort cuts its connection. */
 void stream_drop_up(struct stream *s, bool abort);
-/* Is the head to wait for the body's first bytes? A filter may change the length that it declares; when they turn out to
- * be all, the new length is known. */
+/* Is the head to wait for the body's first bytes? A filter may change the length that it declares; when they turn out
+ * to be all, the new length is known. */
 bool flow_waits(const struct stream *s, enum direction dir);
 /* Sets body and content_length of the head that is about to be sent from what the chain left. */
 void flow_frame(struct stream *s, enum direction dir);

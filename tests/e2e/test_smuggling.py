@@ -293,7 +293,7 @@ def test_bad_response_is_502(gateway, upstream, name):
     r = g.get()
     assert r.status == 502, r
     assert "x-a" not in r.head
-    assert g.ended_streams("upstream_protocol_error") == 1
+    g.wait(lambda: g.ended_streams("upstream_protocol_error") == 1)
     g.get()
     assert bad.connections == 2, "the connection was used again"
 

@@ -269,28 +269,27 @@ static void test_attachment(void **state)
         "infra", "picky",
         "{name: http, port: 82, protocol: HTTP, allowedRoutes: {namespaces: {from: Selector, selector: "
         "{matchLabels: {team: a}}}}}") "apiVersion: v1\nkind: Namespace\nmetadata: {name: apps, labels: {team: "
-                                       "a}}\n---\n" SVC("apps", "s") SVC("infra", "s") SVC("more", "s")
-                                           ROUTE("infra", "same", PARENT ", " BACKENDS("{name: s, port: 80}")) ROUTE(
-                                               "apps", "not-same", PARENT ", " BACKENDS("{name: s, port: 80}"))
-                                               ROUTE("apps", "open",
-                                                     "parentRefs: [{name: open, namespace: infra}], " BACKENDS(
+                                       "a}}\n---\n" SVC("apps", "s") SVC("infra", "s") SVC("more", "s") ROUTE(
+                                           "infra", "same", PARENT ", " BACKENDS("{name: s, port: 80}"))
+                                           ROUTE("apps", "not-same", PARENT ", " BACKENDS("{name: s, port: 80}")) ROUTE(
+                                               "apps", "open",
+                                               "parentRefs: [{name: open, namespace: infra}], " BACKENDS(
+                                                   "{name: s, port: 80}"))
+                                               ROUTE("apps", "picked",
+                                                     "parentRefs: [{name: picky, namespace: infra}], " BACKENDS(
                                                          "{name: s, port: 80}"))
-                                                   ROUTE("apps", "picked",
+                                                   ROUTE("more", "not-picked",
                                                          "parentRefs: [{name: picky, namespace: infra}], " BACKENDS(
                                                              "{name: s, port: 80}"))
-                                                       ROUTE("more", "not-picked",
-                                                             "parentRefs: [{name: picky, namespace: infra}], " BACKENDS(
+                                                       ROUTE("infra", "nowhere",
+                                                             "parentRefs: [{name: absent}], " BACKENDS(
                                                                  "{name: s, port: 80}"))
-                                                           ROUTE("infra", "nowhere",
-                                                                 "parentRefs: [{name: absent}], " BACKENDS(
-                                                                     "{name: s, port: 80}"))
-                                                               ROUTE("infra", "section",
-                                                                     "parentRefs: [{name: gw, sectionName: "
-                                                                     "other}], " BACKENDS("{name: s, port: 80}"))
-                                                                   ROUTE(
-                                                                       "infra", "port",
-                                                                       "parentRefs: [{name: gw, port: 80}], " BACKENDS(
-                                                                           "{name: s, port: 80}")));
+                                                           ROUTE("infra", "section",
+                                                                 "parentRefs: [{name: gw, sectionName: "
+                                                                 "other}], " BACKENDS("{name: s, port: 80}"))
+                                                               ROUTE("infra", "port",
+                                                                     "parentRefs: [{name: gw, port: 80}], " BACKENDS(
+                                                                         "{name: s, port: 80}")));
     is_used(KIND_HTTP_ROUTE, "infra", "same");
     is_refused(KIND_HTTP_ROUTE, "apps", "not-same", "NotAllowedByListeners", "");
     is_used(KIND_HTTP_ROUTE, "apps", "open");
@@ -345,8 +344,8 @@ static void test_references(void **state)
     "Service" rest "}]}\n---\n"
 #define FAR                                                                                                            \
     GATEWAY("apps", "gw", HTTP("80"))                                                                                  \
-    SVC("data", "s") SVC("data", "t")                                                                                  \
-        ROUTE("apps", "r", "parentRefs: [{name: gw}], " BACKENDS("{name: s, namespace: data, port: 80}"))
+    SVC("data", "s")                                                                                                   \
+    SVC("data", "t") ROUTE("apps", "r", "parentRefs: [{name: gw}], " BACKENDS("{name: s, namespace: data, port: 80}"))
     compose(FAR);
     is_refused(KIND_HTTP_ROUTE, "apps", "r", "RefNotPermitted", "no ReferenceGrant in data");
     assert_non_null(listener(80)); /* the route is there all the same, and answers 500 */

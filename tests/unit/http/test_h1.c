@@ -450,6 +450,32 @@ static void a_rest_that_is_too_large_ends_the_connection(void **state)
     close_rig(&r);
 }
 
+/* Many requests in one read are answered in several turns, so that others, and the memory, get theirs. */
+static void pipelined_requests_take_turns(void **state)
+{
+    struct rig r;
+    unsigned turns = 1;
+    size_t bytes = 0;
+
+    (void)state;
+    open_rig(&r, H1_SERVER);
+    r.answers = true;
+    for (int i = 0; i < 100; i++)
+        buf_append(&r.in, STR("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    assert_true(h1_input(&r.h, &r.in));
+    for (; r.in.n > 0; turns++) {
+        assert_int_equal(r.read_states, turns);
+        assert_false(h1_wants_input(&r.h));
+        bytes += sent(&r).n;
+        assert_true(h1_input(&r.h, &r.in));
+    }
+    assert_in_range(turns, 10, 50);
+    assert_true(h1_wants_input(&r.h));
+    assert_int_equal(bytes + sent(&r).n, 100 * strlen(OK200));
+    strbuf_clear(&r.log);
+    close_rig(&r);
+}
+
 /* A client that sends requests and reads no response must not make us hold them all. */
 static void a_full_output_stalls_the_next_request(void **state)
 {
@@ -806,6 +832,7 @@ int main(void)
         cmocka_unit_test(an_early_response_ends_the_connection),
         cmocka_unit_test(the_rest_of_an_answered_request_is_dropped),
         cmocka_unit_test(a_rest_that_is_too_large_ends_the_connection),
+        cmocka_unit_test(pipelined_requests_take_turns),
         cmocka_unit_test(a_full_output_stalls_the_next_request),
         cmocka_unit_test(expect_continue),
         cmocka_unit_test(no_interim_to_http10),

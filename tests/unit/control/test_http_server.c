@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Requests over real sockets: pipelined, chunked, half-closed, too large, too slow, and more than it takes.
+ */
+#include "http_rig.h"
+
+#include <sys/resource.h>
+
+static struct loop loop;
+static struct http_server *server;
+static struct addr addr;
+static size_t answer_bytes;
+static unsigned handled;
+
+static void handle(void *arg, const struct http_request *r, struct http_response *out)
+{
+    (void)arg;
+    handled++;
+    if (str_is(r->path, "/large")) {
+        for (size_t i = 0; i < answer_bytes; i++)
+            strbuf_addc(&out->body, 'x');
+        return;
+    }
+    out->status = str_is(r->path, "/missing") ? 404 : 200;
+    out->close = str_is(r->path, "/close");
+    strbuf_addz(&out->headers, "x-one: 1\nx-two: 2\n");
+    strbuf_printf(&out->body, "%.*s %.*s [%.*s] %.*s <%.*s>", STR_ARG(r->method), STR_ARG(r->path), STR_ARG(r->query),
+                  STR_ARG(r->authority), STR_ARG(r->body));
+}
+
+static void start(size_t connections, uint64_t idle_ms)
+{
+    handled = 0;
+    loop_init(&loop);
+    int fd = rig_listen(&addr);
+    server =
+        http_server_new(&loop, fd,
+                        &(struct http_server_options){
+                            .max_connections = connections, .max_body = 1000, .idle_ms = idle_ms, .handle = handle});
+}
+static int setup(void **state)
+{
+    (void)state;
+    start(4, 60000);
+    return 0;
+}
+static int setup_impatient(void **state)
+{
+    (void)state;
+    start(4, 50);
+    return 0;
+}
+static int teardown(void **state)
+{
+    (void)state;
+    http_server_free(server);
+    loop_fini(&loop);
+    return 0;
+}
+
+static void has(const char *text, const char *what)
+{
+    if (strstr(text, what) == NULL)
+        fail_msg("\"%s\" is not in \"%.500s\"", what, text);
+}
+
+static void test_one_request(void **state)
+{
+    (void)state;
+    const char *a = rig_ask(&loop, &addr, "GET /a/b?c=d&e HTTP/1.1\r\nHost: h:1\r\n\r\n");
+    has(a, "HTTP/1.1 200 OK\r\n");
+    has(a, "content-type: text/plain");
+    has(a, "x-one: 1\r\n");
+    has(a, "x-two: 2\r\n");
+    has(a, "\r\n\r\nGET /a/b [c=d&e] h:1 <>");
+}
+
+static void test_bodies(void **state)
+{
+    (void)state;
+    has(rig_ask(&loop, &addr, "POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"), "<hello>");
+    has(rig_ask(&loop, &addr,
+                "POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"),
+        "<hello>");
+    has(rig_ask(&loop, &addr,
+                "POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx: y\r\n\r\n"),
+        "<hello>");
+    has(rig_ask(&loop, &addr, "POST /p HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi"),
+        "<hi>");
+}
+
+static void test_body_too_large(void **state)
+{
+    (void)state;
+    char text[4096] = "POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\n";
+    memset(text + strlen(text), 'x', 1001);
+    has(rig_ask(&loop, &addr, text), "HTTP/1.1 413 ");
+    assert_int_equal(handled, 0);
+    /* Chunk by chunk, too. */
+    strcpy(text, "POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for (int i = 0; i < 11; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "64\r\n%0100d\r\n", i);
+    has(rig_ask(&loop, &addr, text), "HTTP/1.1 413 ");
+    assert_int_equal(handled, 0);
+}
+
+static void test_head_and_close(void **state)
+{
+    (void)state;
+    const char *a = rig_ask(&loop, &addr, "HEAD /x HTTP/1.1\r\nHost: h\r\n\r\n");
+    has(a, "content-length: ");
+    assert_string_equal(strstr(a, "\r\n\r\n"), "\r\n\r\n");
+    struct rig_client c;
+    rig_connect(&c, &addr);
+    rig_send(&c, "GET /close HTTP/1.1\r\nHost: h\r\n\r\n");
+    rig_wait_closed(&loop, &c);
+    has(c.got.p, "onnection: close\r\n");
+    rig_close(&c);
+}
+
+static void test_malformed(void **state)
+{
+    (void)state;
+    has(rig_ask(&loop, &addr, "GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n"), "HTTP/1.1 400 ");
+    has(rig_ask(&loop, &addr, "nonsense\r\n\r\n"), "HTTP/1.1 400 ");
+    assert_int_equal(handled, 0);
+}
+
+static void test_keep_alive_and_pipelining(void **state)
+{
+    (void)state;
+    struct rig_client c;
+    rig_connect(&c, &addr);
+    rig_send(&c, "GET /1 HTTP/1.1\r\nHost: h\r\n\r\n");
+    rig_wait_responses(&loop, &c, 1);
+    rig_send(&c, "GET /2 HTTP/1.1\r\nHost: h\r\n\r\nPOST /3 HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi"
+                 "GET /missing HTTP/1.1\r\nHost: h\r\n\r\n");
+    rig_wait_responses(&loop, &c, 4);
+    const char *two = strstr(c.got.p, "GET /2"), *three = strstr(c.got.p, "POST /3"), *four = strstr(c.got.p, " 404 ");
+    assert_true(two != NULL && three > two && four > three);
+    assert_false(c.eof);
+    rig_close(&c);
+}
+
+/* Who asks and asks and takes nothing fills its own socket, not our memory. */
+enum { ASKED = 60 };
+static bool has_taken_all(void *arg)
+{
+    struct rig_client *c = arg;
+    (void)rig_read(c);
+    return c->got.n >= ASKED * answer_bytes || c->eof;
+}
+static void test_output_is_bounded(void **state)
+{
+    (void)state;
+    struct rig_client c;
+    answer_bytes = 512 * 1024;
+    rig_connect(&c, &addr);
+    for (int i = 0; i < ASKED; i++)
+        rig_send(&c, "GET /large HTTP/1.1\r\nHost: h\r\n\r\n");
+    for (int turn = 0; turn < 200; turn++)
+        uv_run(&loop.uv, UV_RUN_NOWAIT);
+    assert_true(handled > 0 && handled < ASKED / 2);
+    run_until(&loop, has_taken_all, &c); /* once it takes them it gets them all */
+    assert_false(c.eof);
+    assert_int_equal(handled, ASKED);
+    rig_close(&c);
+}
+
+static void test_slow_client_loses_its_place(void **state)
+{
+    (void)state;
+    struct rig_client idle, drip;
+    rig_connect(&idle, &addr);
+    rig_connect(&drip, &addr);
+    rig_send(&drip, "GET / HTTP/1.1\r\nHost: h\r\nx: ");
+    rig_wait_closed(&loop, &idle);
+    /* Each byte is no new time. */
+    for (int i = 0; i < 10000 && !drip.eof; i++) {
+        (void)!send(drip.fd, "y", 1, MSG_NOSIGNAL);
+        uv_run(&loop.uv, UV_RUN_NOWAIT);
+        usleep(1000);
+        (void)rig_read(&drip);
+    }
+    assert_true(drip.eof);
+    assert_int_equal(handled, 0);
+    rig_close(&idle);
+    rig_close(&drip);
+}
+
+static void test_more_connections_than_it_takes(void **state)
+{
+    (void)state;
+    struct rig_client c[5];
+    for (int i = 0; i < 4; i++) {
+        rig_connect(&c[i], &addr);
+        rig_send(&c[i], "GET /1 HTTP/1.1\r\nHost: h\r\n\r\n");
+        rig_wait_responses(&loop, &c[i], 1);
+    }
+    rig_connect(&c[4], &addr);
+    rig_wait_closed(&loop, &c[4]);
+    rig_close(&c[0]);
+    for (int i = 0; i < 5; i++)
+        uv_run(&loop.uv, UV_RUN_NOWAIT);
+    rig_close(&c[4]);
+    rig_connect(&c[4], &addr);
+    rig_send(&c[4], "GET /2 HTTP/1.1\r\nHost: h\r\n\r\n");
+    rig_wait_responses(&loop, &c[4], 1);
+    for (int i = 1; i < 5; i++)
+        rig_close(&c[i]);
+}
+
+static void test_end_with_clients_in_every_state(void **state)
+{
+    (void)state;
+    struct rig_client c[3];
+    for (int i = 0; i < 3; i++)
+        rig_connect(&c[i], &addr);
+    answer_bytes = 8 * 1024 * 1024;
+    rig_send(&c[1], "GET / HTT");
+    rig_send(&c[2], "GET /large HTTP/1.1\r\nHost: h\r\n\r\n");
+    for (int i = 0; i < 5; i++)
+        uv_run(&loop.uv, UV_RUN_NOWAIT);
+    for (int i = 0; i < 3; i++)
+        rig_close(&c[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_one_request, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bodies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_body_too_large, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_head_and_close, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_malformed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_keep_alive_and_pipelining, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_output_is_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_slow_client_loses_its_place, setup_impatient, teardown),
+        cmocka_unit_test_setup_teardown(test_more_connections_than_it_takes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_end_with_clients_in_every_state, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
