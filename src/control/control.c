@@ -467,15 +467,15 @@ static void control_end(struct control *c)
         http_server_free(c->admin);
     if (c->dns != NULL)
         dns_free(c->dns);
+    mailbox_close(c->mailbox, drop_mail);
+    if (c->delivery != NULL)
+        delivery_free(c->delivery);
+    loop_task_cancel(&c->publish);
     if (c->builder != NULL)
         builder_free(c->builder);
     for (unsigned i = 0; i < c->worker_count; i++)
         worker_stop(c->workers[i]);
     c->worker_count = 0;
-    mailbox_close(c->mailbox, drop_mail);
-    if (c->delivery != NULL)
-        delivery_free(c->delivery);
-    loop_task_cancel(&c->publish);
     if (c->code != NULL)
         code_maker_free(c->code);
     if (c->compiler != NULL)

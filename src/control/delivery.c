@@ -400,7 +400,7 @@ static void item_go_live(struct delivery *d, struct delivery_item *item, struct 
     item->failures = 0;
     item->fresh_code = false;
     item_say(item, NULL, NULL);
-    delivery_work_forget(item);
+    delivery_work_forget(item); /* and with it, plugins that wait for the same module go on */
     delivery_notify(d);
 }
 
@@ -545,11 +545,12 @@ void delivery_adopted(struct delivery *d, uint64_t version)
 
 void delivery_free(struct delivery *d)
 {
+    d->closing = true;
     MAP_EACH (e, &d->items)
         item_free(d, e->value);
     map_free(&d->items);
     ASSERT(list_is_empty(&d->retries));
-    /* The workers are gone already: nobody is left to tell. */
+    /* The end of everything: no worker needs to be told. */
     LIST_EACH (n, &d->retired)
         retired_free(LIST_ENTRY(n, struct retired, node));
     loop_task_cancel(&d->notify);

@@ -113,7 +113,7 @@ void delivery_adopted(struct delivery *d, uint64_t version);
 enum { DELIVERY_BUILT = 1000 };
 void delivery_built(struct delivery *d, struct build_job *job);
 void delivery_vm_lost(struct delivery *d, const struct mail_from_worker *mail);
-/* No worker may be left. Builds that are under way must not come back any more. */
+/* Before the builder, the code maker and the fetcher are freed; builds that come back later are the owner's to drop. */
 void delivery_free(struct delivery *d);
 
 #endif

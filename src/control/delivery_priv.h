@@ -15,6 +15,7 @@ struct delivery {
     struct map items;
     uint64_t next_ticket, next_generation;
     struct loop_task notify;
+    bool closing;
     struct list retries; /* struct delivery_retry */
     struct list retired; /* struct retired */
     uint64_t random;
@@ -38,6 +39,8 @@ void delivery_work_start(struct delivery *d, struct delivery_item *item);
 void delivery_work_forget(struct delivery_item *item);
 uint64_t delivery_work_ticket(const struct delivery_work *w);
 const char *delivery_work_key(const struct delivery_work *w);
+/* An attempt that was loading this module has ended, well or not: those that waited for it go on. */
+void delivery_work_module_settled(struct delivery *d, const char *sha256);
 /* The builder could not make the VMs. */
 void delivery_work_not_built(struct delivery_work *w, const struct build_job *job);
 

@@ -30,6 +30,7 @@ struct delivery_work {
     char *bad;
     bool checking, dropped; /* the thread pool has it; it is to be freed when it comes back */
     bool building;
+    char *waits; /* path of the code; another attempt is loading the same module, which is then shared */
 };
 
 uint64_t delivery_work_ticket(const struct delivery_work *w) { return w->ticket; }
@@ -40,6 +41,7 @@ static void work_free(struct delivery_work *w)
     resource_unref(w->resource);
     mem_free(w->bytes);
     mem_free(w->bad);
+    mem_free(w->waits);
     mem_free(w);
 }
 
@@ -53,8 +55,10 @@ void delivery_work_forget(struct delivery_item *item)
         fetch_cancel(w->fetch);
     if (w->code != NULL)
         code_unwant(w->code);
-    if (w->building)
+    if (w->building) {
         builder_forget(w->owner->o.builder, w->ticket);
+        delivery_work_module_settled(w->owner, w->sha256);
+    }
     if (w->checking)
         w->dropped = true;
     else
@@ -121,28 +125,65 @@ static void describe(struct delivery_work *w, struct plugin *desc)
     memcpy(desc->sha256, w->sha256, sizeof desc->sha256);
 }
 
+/* One module in memory for all plugins of the same code. */
+static struct module *module_in_use(struct delivery *d, const char *sha256)
+{
+    MAP_EACH (e, &d->items) {
+        const struct delivery_item *item = e->value;
+        if (item->live != NULL && strcmp(item->live->sha256, sha256) == 0)
+            return item->live->module;
+    }
+    return NULL;
+}
+static bool module_is_coming(struct delivery *d, const char *sha256)
+{
+    MAP_EACH (e, &d->items) {
+        const struct delivery_work *w = ((struct delivery_item *)e->value)->work;
+        if (w != NULL && w->building && strcmp(w->sha256, sha256) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void work_build(struct delivery_work *w, const char *code_path)
 {
     struct delivery *d = w->owner;
+    struct module *module = module_in_use(d, w->sha256);
     w->item->stage = DELIVERY_BUILD;
+    if (module == NULL && module_is_coming(d, w->sha256)) {
+        w->waits = mem_strdup(code_path);
+        return;
+    }
     w->building = true;
     struct build_job *job = mem_zalloc(sizeof *job);
     job->mail.type = DELIVERY_BUILT;
     job->engine = d->o.engine;
     job->code_path = mem_strdup(code_path);
     describe(w, &job->desc);
-    /* The same code as the generation in use: share the module, map nothing again. */
-    if (w->item->live != NULL && strcmp(w->item->live->sha256, w->sha256) == 0)
-        job->desc.module = module_ref(w->item->live->module);
+    job->desc.module = module != NULL ? module_ref(module) : NULL;
     job->vm_count = d->o.worker_count;
     job->ticket = w->ticket;
     builder_post(d->o.builder, job);
+}
+
+void delivery_work_module_settled(struct delivery *d, const char *sha256)
+{
+    MAP_EACH (e, &d->items) {
+        struct delivery_work *w = ((struct delivery_item *)e->value)->work;
+        if (d->closing || w == NULL || w->waits == NULL || strcmp(w->sha256, sha256) != 0)
+            continue;
+        char *path = w->waits;
+        w->waits = NULL;
+        work_build(w, path);
+        mem_free(path);
+    }
 }
 
 void delivery_work_not_built(struct delivery_work *w, const struct build_job *job)
 {
     const char *error = job->error != NULL ? job->error : "unknown";
     w->building = false; /* it has come back */
+    delivery_work_module_settled(w->owner, w->sha256);
     switch (job->result) {
     case BUILD_BAD_CODE:
         if (w->from_cache) {

@@ -54,7 +54,8 @@ __attribute__((unused)) static const char *at(const char *name)
     static char paths[8][256];
     static unsigned next;
     char *p = paths[next++ % 8];
-    snprintf(p, sizeof paths[0], "%s/%s", test_dir, name);
+    int n = snprintf(p, sizeof paths[0], "%s/%s", test_dir, name);
+    assert_true(n > 0 && (size_t)n < sizeof paths[0]);
     return p;
 }
 

@@ -106,11 +106,11 @@ static int setup_slow_compiler(void **state)
 static int teardown(void **state)
 {
     (void)state;
+    mailbox_close(mailbox, drop);
+    delivery_free(delivery);
     builder_free(builder);
     for (unsigned i = 0; i < WORKERS; i++)
         worker_stop(workers[i]);
-    mailbox_close(mailbox, drop);
-    delivery_free(delivery);
     code_maker_free(maker);
     compiler_free(compiler);
     fetcher_free(fetcher);
@@ -469,6 +469,67 @@ static void test_lost_vm_is_replaced(void **state)
     assert_true(logged("which is being replaced") > 0);
 }
 
+static bool all_are_built(void *arg)
+{
+    (void)arg;
+    return builds >= 5;
+}
+
+/* Five plugins of one module that come together: compiled once, one module in memory. */
+static void test_one_module_for_all(void **state)
+{
+    (void)state;
+    char text[4096] = "", one[512], plugin[8];
+    for (int i = 0; i < 5; i++) {
+        snprintf(one, sizeof one, PLUGIN("istio-system", "same%d", "url: 'file://%s', pluginName: n%d"), i,
+                 at("good.wasm"), i);
+        strcat(text, one);
+    }
+    give(&store, "all.yaml", text);
+    settle(&store);
+    delivery_update(delivery, &store);
+    run_until(&loop, all_are_built, NULL);
+    const struct module *module = NULL;
+    for (int i = 0; i < 5; i++) {
+        snprintf(plugin, sizeof plugin, "same%d", i);
+        const struct delivery_item *it = delivery_find(delivery, KIND_WASM_PLUGIN, "istio-system", plugin);
+        assert_int_equal(it->stage, DELIVERY_ADOPT);
+        module = module == NULL ? it->live->module : module;
+        assert_ptr_equal(it->live->module, module);
+    }
+}
+
+/* The one that loads it is taken back or fails: the others do not wait for ever. */
+static void test_waiting_for_a_module_that_does_not_come(void **state)
+{
+    (void)state;
+    char sha[65], *error = NULL, text[2048];
+    sha256_hex(strbuf_str(&wasm), sha);
+    char *made = module_cache_temporary(cache, ".cwasm");
+    guest_write_file(made, STR("authentic, but no code"));
+    mem_free(module_cache_seal(cache, sha, "optimised", made, &error));
+    mem_free(made);
+    snprintf(text, sizeof text,
+             PLUGIN("istio-system", "w1", "url: 'file://%s', pluginConfig: {a: 1}")
+                 PLUGIN("istio-system", "w2", "url: 'file://%s'") PLUGIN("istio-system", "w3", "url: 'file://%s'"),
+             at("good.wasm"), at("good.wasm"), at("good.wasm"));
+    give(&store, "all.yaml", text);
+    settle(&store);
+    delivery_update(delivery, &store);
+    for (int turn = 0; turn < 100000 && builds < 1; turn++)
+        uv_run(&loop.uv, UV_RUN_ONCE);
+    snprintf(text, sizeof text, PLUGIN("istio-system", "w2", "url: 'file://%s'"), at("good.wasm"));
+    give(&store, "all.yaml", text);
+    settle(&store);
+    time_passes();
+    settle(&store);
+    delivery_update(delivery, &store);
+    const struct delivery_item *it = delivery_find(delivery, KIND_WASM_PLUGIN, "istio-system", "w2");
+    while (it->stage != DELIVERY_ADOPT)
+        uv_run(&loop.uv, UV_RUN_ONCE);
+    assert_non_null(it->live);
+}
+
 static void test_end_with_everything_under_way(void **state)
 {
     (void)state;
@@ -483,6 +544,14 @@ static void test_end_with_everything_under_way(void **state)
     apply("url: 'http://127.0.0.1:1/x'");
     for (int turn = 0; turn < 20; turn++)
         uv_run(&loop.uv, UV_RUN_NOWAIT);
+}
+
+static void test_end_with_a_build_under_way(void **state)
+{
+    (void)state;
+    apply_good("");
+    for (int turn = 0; turn < 100000 && item()->stage < DELIVERY_BUILD; turn++)
+        uv_run(&loop.uv, UV_RUN_ONCE);
 }
 
 int main(int argc, char **argv)
@@ -511,6 +580,9 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_file_that_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cached_code_that_does_not_load, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_vm_is_replaced, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_module_for_all, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_waiting_for_a_module_that_does_not_come, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_end_with_a_build_under_way, setup, teardown),
         cmocka_unit_test_setup_teardown(test_end_with_everything_under_way, setup_slow_compiler, teardown),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
