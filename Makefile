@@ -46,7 +46,8 @@ fuzz: deps-test
 	@tools/test fuzz
 
 check: deps-test
-	@tools/check
+	@$(STAGE) "build" tools/build release
+	@tools/check --tidy
 
 bench: build
 	@tools/deps bench

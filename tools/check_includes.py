@@ -24,7 +24,8 @@ LIBRARIES = {
     r"pcre2\.h": {"conf/regex.c", "proxy/route"},
     r"ares\.h": {"io/resolve.c"},
     r"uv\.h": {"io/"},
-    r"zlib\.h": {"wasm/foreign.c"},
+    r"zlib\.h": {"wasm/foreign.c", "control/unwrap.c"},
+    r"jansson\.h": {"conf/", "cli/status.c", "proxy/access_log_format.c"},
 }
 
 src = pathlib.Path(__file__).resolve().parent.parent / "src"

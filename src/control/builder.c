@@ -8,12 +8,14 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "proxy/properties.h"
 
 struct builder {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     struct mail *first, **last;
     struct mailbox *control;
+    const struct identity *identity;
     pthread_t *threads;
     unsigned thread_count;
     bool stopping;
@@ -48,7 +50,16 @@ static void early_log(void *host, void *stream, enum log_level level, struct str
     log_line(level, "wasm %s: %.*s", building != NULL ? building : "?", STR_ARG(strbuf_str(&line)));
     strbuf_free(&line);
 }
-static const struct host_ops early_ops = {.log = early_log, .wall_ns = early_wall_ns, .mono_ns = early_mono_ns};
+/* Some filters read who the gateway is while they are configured. */
+static _Thread_local const struct identity *building_for;
+static enum abi_status early_get_property(void *host, void *stream, struct str path, struct strbuf *out)
+{
+    (void)host;
+    (void)stream;
+    return property_get_root(building_for, path, out);
+}
+static const struct host_ops early_ops = {
+    .get_property = early_get_property, .log = early_log, .wall_ns = early_wall_ns, .mono_ns = early_mono_ns};
 
 static bool job_load(struct build_job *job)
 {
@@ -92,6 +103,7 @@ static void job_build(struct build_job *job)
 static void *builder_thread(void *arg)
 {
     struct builder *b = arg;
+    building_for = b->identity;
     for (;;) {
         pthread_mutex_lock(&b->lock);
         while (b->first == NULL && !b->stopping)
@@ -110,13 +122,14 @@ static void *builder_thread(void *arg)
     }
 }
 
-struct builder *builder_new(struct mailbox *control, unsigned threads)
+struct builder *builder_new(struct mailbox *control, const struct identity *identity, unsigned threads)
 {
     struct builder *b = mem_zalloc(sizeof *b);
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->wake, NULL);
     b->last = &b->first;
     b->control = mailbox_ref(control);
+    b->identity = identity;
     b->threads = mem_zalloc(threads * sizeof *b->threads);
     for (; b->thread_count < threads; b->thread_count++)
         ASSERT(pthread_create(&b->threads[b->thread_count], NULL, builder_thread, b) == 0);

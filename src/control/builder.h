@@ -8,6 +8,7 @@
 #define WEIR_CONTROL_BUILDER_H
 
 #include "io/mailbox.h"
+#include "proxy/snapshot.h"
 #include "wasm/plugin.h"
 
 struct build_job {
@@ -28,7 +29,8 @@ struct build_job {
 };
 
 struct builder;
-struct builder *builder_new(struct mailbox *control, unsigned threads);
+/* identity: what guests may ask about the gateway while they are configured; outlives the builder. */
+struct builder *builder_new(struct mailbox *control, const struct identity *identity, unsigned threads);
 /* Takes job. */
 void builder_post(struct builder *b, struct build_job *job);
 /* A job with this ticket (not 0) that no thread has begun goes; one that runs comes back as ever. */

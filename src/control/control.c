@@ -423,7 +423,7 @@ static bool control_start(struct control *c)
     c->fetcher = fetcher_new(&c->loop);
     c->compiler = compiler_new(&c->loop, o->program, o->compile_delay_ms);
     c->code = code_maker_new(&c->loop, c->cache, c->compiler);
-    c->builder = builder_new(c->mailbox, BUILDER_THREADS);
+    c->builder = builder_new(c->mailbox, &c->o->identity, BUILDER_THREADS);
     c->dns = dns_new(&c->loop, o->dns_servers, on_dns_changed, c);
     struct delivery_options d = {.loop = &c->loop,
                                  .control = c->mailbox,

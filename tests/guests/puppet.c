@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A guest that does what the test's script says, and logs what it sees. A script comes from pluginConfig ({"script": "..."}) and, for one
- * stream, from the request header x-do; both run, the header's answer counts.
+ * A guest that does what the test's script says, and logs what it sees. A script comes from pluginConfig ({"script":
+ * "..."}) and, for one stream, from the request header x-do; both run, the header's answer counts.
  *
  *      script     = statement *( ";" statement )
  *      statement  = event [ "." n ] ":" op *( "," op )     n: the nth such event of this context only
- *      op         = word *( " " word )                     %41 in a word is A, % alone is nothing, ~1000 is a thousand x
+ *      op         = word *( " " word )                     %41 in a word is A, % alone is nothing, ~1000 is a thousand
+ * x
  *
  * Every event and every op's result is a log line "T <tag> <event>.<n> <text>"; the tag is the request header x-tag.
  * -DNO_RB and so on leave a callback out, -DABI_0_1 is the guest of ABI 0.1.0, -DQUIET logs ops only.
@@ -28,16 +29,18 @@ IMPORT(proxy_set_buffer_bytes)(uint32_t type, uint32_t start, uint32_t size, con
 IMPORT(proxy_get_property)(const char *p, uint32_t n, char **v, uint32_t *vn);
 IMPORT(proxy_set_property)(const char *p, uint32_t n, const char *v, uint32_t vn);
 IMPORT(proxy_send_local_response)
-(uint32_t code, const char *details, uint32_t dn, const char *body, uint32_t bn, const char *headers, uint32_t hn, int32_t grpc_status);
+(uint32_t code, const char *details, uint32_t dn, const char *body, uint32_t bn, const char *headers, uint32_t hn,
+ int32_t grpc_status);
 IMPORT(proxy_http_call)
-(const char *cluster, uint32_t cn, const char *headers, uint32_t hn, const char *body, uint32_t bn, const char *trailers, uint32_t tn,
- uint32_t timeout_ms, uint32_t *id);
+(const char *cluster, uint32_t cn, const char *headers, uint32_t hn, const char *body, uint32_t bn,
+ const char *trailers, uint32_t tn, uint32_t timeout_ms, uint32_t *id);
 IMPORT(proxy_get_status)(uint32_t *code, char **v, uint32_t *vn);
 IMPORT(proxy_define_metric)(uint32_t type, const char *name, uint32_t n, uint32_t *id);
 IMPORT(proxy_get_metric)(uint32_t id, uint64_t *value);
 IMPORT(proxy_increment_metric)(uint32_t id, int64_t delta);
 IMPORT(proxy_record_metric)(uint32_t id, uint64_t value);
-IMPORT(proxy_call_foreign_function)(const char *name, uint32_t n, const char *args, uint32_t an, char **v, uint32_t *vn);
+IMPORT(proxy_call_foreign_function)
+(const char *name, uint32_t n, const char *args, uint32_t an, char **v, uint32_t *vn);
 IMPORT(proxy_set_effective_context)(uint32_t ctx);
 #ifdef ABI_0_1
 IMPORT(proxy_continue_request)(void);
@@ -162,7 +165,10 @@ static struct pw_str words[WORDS];
 static uint32_t word_count;
 static char *word_bytes;
 
-static uint32_t nibble(char c) { return c >= 'a' ? (uint32_t)(c - 'a') + 10 : c >= 'A' ? (uint32_t)(c - 'A') + 10 : (uint32_t)(c - '0'); }
+static uint32_t nibble(char c)
+{
+    return c >= 'a' ? (uint32_t)(c - 'a') + 10 : c >= 'A' ? (uint32_t)(c - 'A') + 10 : (uint32_t)(c - '0');
+}
 
 static struct pw_str word_decode(struct pw_str w, char **at)
 {
@@ -239,7 +245,7 @@ static uint32_t num(uint32_t i)
     bool negative = words[i].n != 0 && words[i].p[0] == '-';
 
     pw_parse_u64(negative ? (struct pw_str){words[i].p + 1, words[i].n - 1} : words[i], &v);
-    return negative ? (uint32_t)-(int32_t)v : (uint32_t)v;
+    return negative ? (uint32_t) - (int32_t)v : (uint32_t)v;
 }
 
 /* Words from i on as name, value, name, value...; serialised. */
@@ -290,10 +296,7 @@ __attribute__((noinline)) static void take_memory(void)
 }
 __attribute__((noinline)) static void give_up(void) { __builtin_trap(); }
 
-static void op_status(uint32_t status)
-{
-    add_field("status", status);
-}
+static void op_status(uint32_t status) { add_field("status", status); }
 
 static void op_got(uint32_t status, struct pw_str *v)
 {
@@ -521,7 +524,8 @@ static void op_run(struct pw_str op)
         op_status(proxy_set_effective_context(num(1)));
     } else if (is("reply")) { /* STATUS DETAILS BODY GRPC name value ... */
         struct pw_str h = pairs_from(5);
-        op_status(proxy_send_local_response(num(1), words[2].p, words[2].n, words[3].p, words[3].n, h.p, h.n, (int32_t)num(4)));
+        op_status(proxy_send_local_response(num(1), words[2].p, words[2].n, words[3].p, words[3].n, h.p, h.n,
+                                            (int32_t)num(4)));
         pw_free(h.p);
     } else if (is("cont")) {
 #ifdef ABI_0_1
@@ -644,10 +648,10 @@ EXPORT(proxy_on_configure) uint32_t on_configure(uint32_t id, uint32_t n)
 
 #ifdef ABI_0_1
 #define HEADERS(name) (uint32_t id, uint32_t n)
-#define END -1
+#define END           -1
 #else
 #define HEADERS(name) (uint32_t id, uint32_t n, uint32_t end)
-#define END (int)end
+#define END           (int)end
 #endif
 #ifndef NO_RH
 EXPORT(proxy_on_request_headers) uint32_t on_request_headers HEADERS()
@@ -678,10 +682,16 @@ EXPORT(proxy_on_response_body) uint32_t on_response_body(uint32_t id, uint32_t n
 }
 #endif
 #ifndef NO_RT
-EXPORT(proxy_on_request_trailers) uint32_t on_request_trailers(uint32_t id, uint32_t n) { return run(ctx_of(id), RT, 0, "n", n, -1); }
+EXPORT(proxy_on_request_trailers) uint32_t on_request_trailers(uint32_t id, uint32_t n)
+{
+    return run(ctx_of(id), RT, 0, "n", n, -1);
+}
 #endif
 #ifndef NO_ST
-EXPORT(proxy_on_response_trailers) uint32_t on_response_trailers(uint32_t id, uint32_t n) { return run(ctx_of(id), ST, 0, "n", n, -1); }
+EXPORT(proxy_on_response_trailers) uint32_t on_response_trailers(uint32_t id, uint32_t n)
+{
+    return run(ctx_of(id), ST, 0, "n", n, -1);
+}
 #endif
 #ifndef NO_LOG
 EXPORT(proxy_on_log) void on_log(uint32_t id)
@@ -723,7 +733,8 @@ EXPORT(proxy_on_queue_ready) void on_queue_ready(uint32_t id, uint32_t queue)
     run(&root, QUEUE, 0, NULL, 0, -1);
 }
 
-EXPORT(proxy_on_http_call_response) void on_call_response(uint32_t id, uint32_t call, uint32_t n, uint32_t size, uint32_t trailers)
+EXPORT(proxy_on_http_call_response)
+void on_call_response(uint32_t id, uint32_t call, uint32_t n, uint32_t size, uint32_t trailers)
 {
     (void)id;
     struct ctx *c = &root;

@@ -80,7 +80,8 @@ static void start(uint32_t compile_delay_ms)
     fetcher = fetcher_new(&loop);
     compiler = compiler_new(&loop, program, compile_delay_ms);
     maker = code_maker_new(&loop, cache, compiler);
-    builder = builder_new(mailbox, 2);
+    static const struct identity nobody;
+    builder = builder_new(mailbox, &nobody, 2);
     delivery = delivery_new(&(struct delivery_options){.loop = &loop,
                                                        .control = mailbox,
                                                        .workers = workers,
