@@ -418,6 +418,9 @@ static void settle_closed(struct loop_timer *timer)
 
 void source_dir_free(struct source_dir *d)
 {
+    /* They close one after the other; none may fire until its turn. */
+    loop_timer_stop(&d->confirm);
+    loop_timer_stop(&d->rescan);
     MAP_EACH (e, &d->watches) {
         struct watch *w = e->value;
         uv_close((uv_handle_t *)&w->event, watch_closed);

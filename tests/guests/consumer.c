@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Takes what others put into the shared queue "jobs", when it is told, until it is empty; counts items and their sum in metrics.
+ * Takes what others put into the shared queue "jobs", when it is told, until it is empty; counts items and their sum in
+ * metrics.
  */
 #include "proxy_wasm.h"
 

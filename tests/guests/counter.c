@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A guest for loads: it logs nothing of a request. The request header x-op says what it does; the answer stands in a response header.
+ * A guest for loads: it logs nothing of a request. The request header x-op says what it does; the answer stands in a
+ * response header.
  *
  *      shared      adds one to the shared datum "n" by compare and swap, until it went well; x-n
  *      metric      one to counter "e2e_hits", x-size to histogram "e2e_sizes"

@@ -25,12 +25,12 @@ static void test_gateway_messages(void **state)
          L0 ".port: " V "0: spec.listeners[0].port in body should be greater than or equal to 1"},
         {"listeners: [{name: A, port: 80, protocol: HTTP}]",
          L0 ".name: " V "\"A\": spec.listeners[0].name in body should match "
-                        "'^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'"},
+            "'^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'"},
         {"listeners: [{name: a, port: 80, protocol: http}]",
          L0 ".protocol: Unsupported value: \"http\": supported values: \"HTTP\", \"HTTPS\", \"TLS\", \"TCP\", \"UDP\""},
         {"listeners: [{name: a, port: 80, protocol: HTTP, hostname: 'a.*'}]",
          L0 ".hostname: " V "\"a.*\": spec.listeners[0].hostname in body should match "
-                            "'^(\\*\\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'"},
+            "'^(\\*\\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'"},
         {"listeners: [{name: a, port: 80, protocol: HTTP, tls: {certificateRefs: []}}]",
          L0 ": " V "tls must not be specified for protocols ['HTTP', 'TCP', 'UDP']"},
         {"listeners: [{name: a, port: 80, protocol: HTTPS, tls: {certificateRefs: [{name: c}]}}]",

@@ -32,12 +32,10 @@ static void test_messages(void **state)
         {"parentRefs: [{name: a, sectionName: b}, {name: a, sectionName: c}, {name: d}]", ""},
         {"parentRefs: [{name: a, port: 70000}]", T
          "spec.parentRefs[0].port: " V "70000: spec.parentRefs[0].port in body should be less than or equal to 65535"},
-        {"hostnames: ['a.*.com']",
-         T "spec.hostnames[0]: " V "\"a.*.com\": spec.hostnames[0] in body should match "
-                                   "'^(\\*\\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'"},
-        {"hostnames: ['*']",
-         T "spec.hostnames[0]: " V "\"*\": spec.hostnames[0] in body should match "
-                                   "'^(\\*\\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'"},
+        {"hostnames: ['a.*.com']", T "spec.hostnames[0]: " V "\"a.*.com\": spec.hostnames[0] in body should match "
+                                     "'^(\\*\\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'"},
+        {"hostnames: ['*']", T "spec.hostnames[0]: " V "\"*\": spec.hostnames[0] in body should match "
+                               "'^(\\*\\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'"},
         {"hostnames: ['']",
          T "spec.hostnames[0]: " V "\"\": spec.hostnames[0] in body should be at least 1 chars long"},
         {"hostnames: ['*.a.com', b.com]", ""},
@@ -66,7 +64,7 @@ static void test_messages(void **state)
         /* headers, query, method */
         {RULE("matches: [{headers: [{name: 'a b', value: c}]}]"),
          R0 ".matches[0].headers[0].name: " V "\"a b\": spec.rules[0].matches[0].headers[0].name in body should match "
-                                              "'^[A-Za-z0-9!#$%&'*+\\-.^_\\x60|~]+$'"},
+            "'^[A-Za-z0-9!#$%&'*+\\-.^_\\x60|~]+$'"},
         {RULE("matches: [{headers: [{name: a}]}]"), R0 ".matches[0].headers[0].value: Required value"},
         {RULE("matches: [{headers: [{name: a, value: b}, {name: a, value: c}]}]"),
          R0 ".matches[0].headers[1]: Duplicate value: {\"name\":\"a\"}"},
@@ -146,11 +144,11 @@ static void test_messages(void **state)
         {RULE("matches: [{}, {path: {value: /b}}], filters: [{type: RequestRedirect, requestRedirect: {path: {type: "
               "ReplacePrefixMatch, replacePrefixMatch: /b}}}]"),
          R0 ": " V "When using RequestRedirect filter with path.replacePrefixMatch, exactly one PathPrefix match must "
-                   "be specified"},
+            "be specified"},
         {RULE("matches: [{path: {type: Exact, value: /a}}], backendRefs: [{name: s, port: 80, filters: [{type: "
               "URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}}]}]"),
          R0 ": " V "Within backendRefs, when using URLRewrite filter with path.replacePrefixMatch, exactly one "
-                   "PathPrefix match must be specified"},
+            "PathPrefix match must be specified"},
         {RULE("filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: ''}}}]"),
          ""},
         {RULE("filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: 'a:', value: b}]}}]"),
@@ -194,7 +192,7 @@ static void test_match_counts(void **state)
                  {65, 1, R0 ".matches: Too many: 65: must have at most 64 items"},
                  {64, 2,
                   T "spec.rules: " V "While 16 rules and 64 matches per rule are allowed, the total number of matches "
-                                     "across all rules in a route must be less than 128"},
+                    "across all rules in a route must be less than 128"},
                  {7, 16, ""}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct strbuf b = {0};
