@@ -34,7 +34,7 @@ struct make {
 };
 struct code_want {
     struct list node;
-    struct make *make;
+    void (*compiling)(void *arg);
     code_done done;
     void *arg;
 };
@@ -189,6 +189,10 @@ static void look_done(uv_work_t *work, int status)
         make_room(m);
         k->step = MAKE_COMPILE;
         k->compile = compiler_run(m->compiler, k->wasm_path, k->made_path, TIER, compiled, k);
+        LIST_EACH (node, &k->wants) {
+            struct code_want *want = LIST_ENTRY(node, struct code_want, node);
+            want->compiling(want->arg);
+        }
     }
 }
 
@@ -212,8 +216,8 @@ static struct make *make_new(struct code_maker *m, const char *key, const char *
     return k;
 }
 
-struct code_want *code_want(struct code_maker *m, const char *sha256, char *bytes, size_t n, bool fresh, code_done done,
-                            void *arg)
+struct code_want *code_want(struct code_maker *m, const char *sha256, char *bytes, size_t n, bool fresh,
+                            void (*compiling)(void *arg), code_done done, void *arg)
 {
     char key[80];
     snprintf(key, sizeof key, "%s%s", sha256, fresh ? " fresh" : "");
@@ -223,11 +227,13 @@ struct code_want *code_want(struct code_maker *m, const char *sha256, char *byte
     else
         mem_free(bytes);
     struct code_want *want = mem_zalloc(sizeof *want);
-    want->make = k;
+    want->compiling = compiling;
     want->done = done;
     want->arg = arg;
     list_init(&want->node);
     list_push_back(&k->wants, &want->node);
+    if (k->step != MAKE_LOOK)
+        compiling(arg);
     return want;
 }
 

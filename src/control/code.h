@@ -21,10 +21,10 @@ typedef void (*code_done)(void *arg, const struct code_result *result);
 struct code_maker;
 struct code_want;
 struct code_maker *code_maker_new(struct loop *loop, struct module_cache *cache, struct compiler *compiler);
-/* Takes bytes. sha256 is theirs. fresh: do not take it from the cache. done runs once, later, on the loop; the want is
- * over then. */
-struct code_want *code_want(struct code_maker *m, const char *sha256, char *bytes, size_t n, bool fresh, code_done done,
-                            void *arg);
+/* Takes bytes. sha256 is theirs. fresh: do not take it from the cache. compiling runs when it is not cached and the
+ * compiler has it, maybe before this returns; done runs once, later, on the loop; the want is over then. */
+struct code_want *code_want(struct code_maker *m, const char *sha256, char *bytes, size_t n, bool fresh,
+                            void (*compiling)(void *arg), code_done done, void *arg);
 /* done will not run. */
 void code_unwant(struct code_want *want);
 /* No want may be left. Runs the loop until the thread pool has given everything back. The compiler must still be

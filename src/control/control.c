@@ -373,6 +373,8 @@ void control_drain(struct control *c)
 static void on_signal(uv_signal_t *handle, int signum)
 {
     struct control *c = handle->data;
+    if (c->life == LIFE_OVER)
+        return;
     if (signum == SIGHUP) {
         if (source_dir_scan(c->source))
             on_store_changed(c);
@@ -452,15 +454,24 @@ static void signal_start(struct control *c, uv_signal_t *handle, int signum)
     uv_signal_start(handle, on_signal, signum);
 }
 
-/* Everything that could call into what is being taken apart goes first: timers, signals, the mailbox. What still has
+/* Who asks for the end once more while it is under way must not have it end badly. */
+static void signals_end(struct control *c)
+{
+    uv_signal_t *const handles[] = {&c->term, &c->interrupt, &c->hup};
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+    for (size_t i = 0; i < ARRAY_LEN(handles); i++) {
+        uv_close((uv_handle_t *)handles[i], NULL);
+        signal(numbers[i], SIG_IGN);
+    }
+}
+
+/* Everything that could call into what is being taken apart goes first: timers, the mailbox. What still has
  * work on the thread pool runs the loop until that is back. */
 static void control_end(struct control *c)
 {
+    c->life = LIFE_OVER;
     loop_timer_close(&c->drain_timer, NULL);
     loop_timer_close(&c->second, NULL);
-    uv_close((uv_handle_t *)&c->term, NULL);
-    uv_close((uv_handle_t *)&c->interrupt, NULL);
-    uv_close((uv_handle_t *)&c->hup, NULL);
     if (c->source != NULL)
         source_dir_free(c->source);
     if (c->admin != NULL)
@@ -482,6 +493,7 @@ static void control_end(struct control *c)
         compiler_free(c->compiler);
     if (c->fetcher != NULL)
         fetcher_free(c->fetcher);
+    signals_end(c);
     loop_fini(&c->loop);
     if (c->snapshot != NULL)
         snapshot_unref(c->snapshot);

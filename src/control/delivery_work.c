@@ -204,6 +204,8 @@ void delivery_work_not_built(struct delivery_work *w, const struct build_job *jo
 
 /* ---- compiled code ---- */
 
+static void work_compiles(void *arg) { ((struct delivery_work *)arg)->item->stage = DELIVERY_COMPILE; }
+
 static void work_has_code(void *arg, const struct code_result *result)
 {
     struct delivery_work *w = arg;
@@ -282,10 +284,9 @@ static void check_done(uv_work_t *uv, int status)
     }
     if (w->warning != NULL)
         log_line(LOG_WARN, "plugin %s: %s", item->title, w->warning);
-    item->stage = DELIVERY_COMPILE;
     char *bytes = w->bytes;
     w->bytes = NULL;
-    w->code = code_want(w->owner->o.code, w->sha256, bytes, w->n, item->fresh_code, work_has_code, w);
+    w->code = code_want(w->owner->o.code, w->sha256, bytes, w->n, item->fresh_code, work_compiles, work_has_code, w);
 }
 
 /* ---- fetch ---- */

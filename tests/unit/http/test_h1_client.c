@@ -286,6 +286,23 @@ static void a_client_upgrade_that_is_refused(void **state)
     close_rig(&r);
 }
 
+/* A filter may remove the upgrade of a request that asked for one: it must not wait for a body that cannot come. */
+static void an_upgrade_that_a_filter_took_back(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    open_client(&r);
+    struct message *m = request(&r, "GET", "/", BODY_NONE, 0);
+    m->upgrade = true;
+    send_head(&r, m, false);
+    expect_str(sent(&r), "GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    r.detaches_at_end = true;
+    feed(&r, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na");
+    expect_log(&r, "head(200) body=a end reuse");
+    close_rig(&r);
+}
+
 static void no_tunnel_bytes_before_the_switch(void **state)
 {
     struct rig r;
@@ -358,6 +375,7 @@ int main(void)
         cmocka_unit_test(an_early_response_to_a_client),
         cmocka_unit_test(a_client_upgrade_becomes_a_tunnel),
         cmocka_unit_test(a_client_upgrade_that_is_refused),
+        cmocka_unit_test(an_upgrade_that_a_filter_took_back),
         cmocka_unit_test(no_tunnel_bytes_before_the_switch),
         cmocka_unit_test(the_next_exchange_may_begin_inside_the_last_event),
         cmocka_unit_test(a_stream_may_detach_inside_any_event),
