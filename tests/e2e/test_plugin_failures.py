@@ -242,6 +242,9 @@ def test_others_are_served_while_a_guest_spins(rig, variants):
     g.apply("gateway", [res.gateway(0, listeners=[res.listener("a", g.port), res.listener("b", port)]), res.route("default", res.rule("backend")), *res.backend("backend", p.up)])
     g.apply("extra", puppet_plugin(variants.puppet(), annotations={**LIMITS, "plugin.weir/cpu-deadline": "500ms"}, match=[{"mode": "CLIENT", "ports": [{"number": g.port}]}]))
     g.wait_plugin("puppet")
+    # The match alone makes no new generation: what tells that it acts is the chain of the first listener.
+    g.wait(lambda: [len(l["chain"]) for l in g.config()["listeners"] if l["address"].endswith(f":{g.port}")] == [1]
+           and g.config()["adopted"] == g.config()["version"], "the plugin in the chain")
     g.wait(lambda: g.get(port=port).status == 200, "the second listener")
     with Load(port, threads=4) as load:
         for _ in range(2):
