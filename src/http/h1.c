@@ -124,7 +124,6 @@ bool h1_may_drop_rest(const struct h1 *h)
 
 static void begin_dropping(struct h1 *h)
 {
-    ASSERT(!h1_is_dropping(h)); /* the stream has detached: it may not do so again */
     h->leg.ops = &rest_ops;
     h->leg.stream = h;
     arena_init(&h->rest_arena, h->out->pool, h->limits->trailer_bytes + CHUNK_SIZE);

@@ -327,6 +327,7 @@ static void detach(struct leg *leg, bool abort)
 
     if (leg->stream == NULL)
         return;
+    ASSERT(!h1_is_dropping(h)); /* who has detached does not do so again */
     leg->stream = NULL;
     h->pending = LEG_OK;
     if (abort)
