@@ -86,7 +86,8 @@ static void act_wildly(struct rig *r)
 {
     const struct leg_codec *codec = r->h.leg.codec;
 
-    if (r->h.leg.stream == NULL || r->h.leg.ops != &stream_ops) /* none, or the codec's own that drops the rest of an answered request */
+    if (r->h.leg.stream == NULL ||
+        h1_is_dropping(&r->h)) /* none, or the codec's own that drops the rest of an answered request */
         return;
     switch (next_random(&r->seed) % 12) {
     case 0: codec->detach(&r->h.leg, false); break;
