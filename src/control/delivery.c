@@ -489,7 +489,6 @@ void delivery_vm_lost(struct delivery *d, const struct mail_from_worker *mail)
     w->state = mail->quarantined ? "quarantined" : "restarting";
     w->losses++;
     w->attempts = 0;
-    w->since_ms = loop_now(d->o.loop);
     mem_free(w->reason);
     w->reason = mem_printf("%s: %s", callback, reason);
     if (mail->wanted_in_ms > 0)

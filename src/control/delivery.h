@@ -49,9 +49,8 @@ struct file_stamp {
 struct delivery_retry;
 /* A plugin on one worker. */
 struct delivery_worker {
-    const char *state; /* "live", "restarting", "quarantined"; NULL: nothing yet */
-    char *reason;      /* of the last loss; NULL */
-    uint64_t since_ms;
+    const char *state;         /* "live", "restarting", "quarantined"; NULL: nothing yet */
+    char *reason;              /* of the last loss; NULL */
     unsigned losses, attempts; /* attempts: replacements that failed in a row */
     struct delivery_retry *retry;
 };

@@ -16,7 +16,6 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
-#include <openssl/sha.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -24,6 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "conf/digest.h"
 enum { MAC_BYTES = 32 };
 
 struct module_cache {
@@ -34,8 +34,8 @@ struct module_cache {
 
 void sha256_hex(struct str bytes, char out[65])
 {
-    unsigned char digest[SHA256_DIGEST_LENGTH];
-    SHA256((const unsigned char *)bytes.p, bytes.n, digest);
+    uint8_t digest[DIGEST_BYTES];
+    digest_sha256(bytes, digest);
     static const char hex[] = "0123456789abcdef";
     for (size_t i = 0; i < sizeof digest; i++) {
         out[2 * i] = hex[digest[i] >> 4];

@@ -9,14 +9,6 @@
 #include "base/log.h"
 #include "proxy/plugin_slot.h"
 
-static bool looks(const struct listener_runtime *l, enum plugin_callback cb)
-{
-    for (size_t i = 0; i < l->chain_count; i++)
-        if (l->chain[i].slot != NULL && plugin_slot_has(l->chain[i].slot, cb))
-            return true;
-    return false;
-}
-
 static void make_chain(struct worker *w, struct listener_runtime *l)
 {
     l->chain_count = l->conf->chain_count;
@@ -26,8 +18,6 @@ static void make_chain(struct worker *w, struct listener_runtime *l)
         l->chain[i].entry = e;
         l->chain[i].slot = e->plugin != NULL ? plugin_slot_get(w, e->plugin) : NULL;
     }
-    l->chain_looks_at_bodies[DIR_REQUEST] = looks(l, CB_REQUEST_BODY);
-    l->chain_looks_at_bodies[DIR_RESPONSE] = looks(l, CB_RESPONSE_BODY);
 }
 
 static void make_log(struct listener_runtime *l)

@@ -23,7 +23,6 @@ struct listener_runtime {
     const struct listener_conf *conf;
     struct chain_place *chain;
     size_t chain_count;
-    bool chain_looks_at_bodies[2]; /* by direction: no filter with a body callback, no body step */
     struct access_log *log;
 };
 struct runtime {
