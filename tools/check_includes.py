@@ -12,19 +12,22 @@ ALLOWED = {
     "http": {"http", "base"},
     "conf": {"conf", "http", "base"},
     "proxy": {"proxy", "conf", "io", "http", "wasm", "base"},
-    "control": {"control", "proxy", "conf", "io", "http", "wasm", "base"},
-    "cli": {"cli", "control", "proxy", "conf", "io", "http", "wasm", "base"},
+    "fetch": {"fetch", "io", "base"},
+    "web": {"web", "http", "io", "base"},
+    "kube": {"kube", "web", "fetch", "conf", "http", "io", "base"},
+    "control": {"control", "kube", "web", "fetch", "proxy", "conf", "io", "http", "wasm", "base"},
+    "cli": {"cli", "control", "kube", "web", "fetch", "proxy", "conf", "io", "http", "wasm", "base"},
 }
 # A third-party header shows in these places only.
 LIBRARIES = {
     r"wasmtime|wasm\.h": {"wasm/"},
     r"yaml\.h": {"conf/ydoc.c"},
-    r"curl/": {"control/fetch.c", "cli/status.c"},
+    r"curl/": {"fetch/fetch.c", "cli/status.c"},
     r"openssl/": {"control/module_cache.c", "conf/digest.c"},
     r"pcre2\.h": {"conf/regex.c", "proxy/route"},
     r"ares\.h": {"io/resolve.c"},
     r"uv\.h": {"io/"},
-    r"zlib\.h": {"wasm/foreign.c", "control/unwrap.c"},
+    r"zlib\.h": {"wasm/foreign.c", "fetch/unwrap.c"},
     r"jansson\.h": {"conf/", "cli/status.c", "proxy/access_log_format.c"},
 }
 

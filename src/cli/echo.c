@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #include "cli/cli.h"
-#include "control/http_server.h"
+#include "web/http_server.h"
 
 static const char help_text[] = "usage: weir echo --listen ADDR [--name NAME]\n\n"
                                 "Answers every request with what it received, as JSON. ?status=404, ?bytes=1000 and\n"

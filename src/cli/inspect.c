@@ -4,10 +4,10 @@
  */
 #include <stdio.h>
 
+#include "base/file.h"
 #include "cli/cli.h"
-#include "control/fetch.h"
 #include "control/module_cache.h"
-#include "control/source_dir.h"
+#include "fetch/fetch.h"
 #include "wasm/plugin.h"
 
 static const char help_text[] =

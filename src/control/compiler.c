@@ -15,8 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
-#include "control/source_dir.h"
 #include "wasm/vm.h"
 
 /* A sanitizer's shadow is terabytes of memory that is mapped and never touched: no limit on data can be told from it.

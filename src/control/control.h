@@ -8,7 +8,7 @@
 #include "base/metrics.h"
 #include "control/compose.h"
 #include "control/dns.h"
-#include "control/http_server.h"
+#include "web/http_server.h"
 #include "control/options.h"
 #include "control/source_dir.h"
 

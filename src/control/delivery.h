@@ -26,7 +26,7 @@
 
 #include "control/builder.h"
 #include "control/code.h"
-#include "control/fetch.h"
+#include "fetch/fetch.h"
 #include "control/store.h"
 #include "proxy/snapshot.h"
 #include "proxy/worker.h"

@@ -10,7 +10,7 @@
 
 #include "base/log.h"
 #include "control/delivery_priv.h"
-#include "control/unwrap.h"
+#include "fetch/unwrap.h"
 
 struct delivery_work {
     struct delivery *owner;

@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "conf/digest.h"
 enum { MAC_BYTES = 32 };
 
@@ -64,24 +65,6 @@ static bool make_directories(const char *dir)
     return true;
 }
 
-static bool write_file(const char *path, const void *p, size_t n)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return false;
-    size_t done = 0;
-    while (done < n) {
-        ssize_t put = write(fd, (const char *)p + done, n - done);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put <= 0)
-            break;
-        done += (size_t)put;
-    }
-    bool ok = done == n && fsync(fd) == 0;
-    return close(fd) == 0 && ok;
-}
-
 static bool read_exact(const char *path, void *out, size_t n)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -106,7 +89,8 @@ static bool key_load(struct module_cache *c)
     bool ok = read_exact(path, c->key, sizeof c->key);
     if (!ok && access(path, F_OK) != 0) {
         char *made = module_cache_temporary(c, ".key");
-        ok = RAND_bytes(c->key, sizeof c->key) == 1 && write_file(made, c->key, sizeof c->key) &&
+        ok = RAND_bytes(c->key, sizeof c->key) == 1 &&
+             file_create(made, str_span((const char *)c->key, sizeof c->key)) &&
              (link(made, path) == 0 || errno == EEXIST) && read_exact(path, c->key, sizeof c->key);
         unlink(made);
         mem_free(made);
@@ -237,8 +221,8 @@ char *module_cache_seal(struct module_cache *c, const char *wasm_sha256, const c
     unsigned char have[MAC_BYTES];
     /* The code first, then its authentication code: a crash between the two leaves a file that is not believed. */
     bool ok = sync_path(made, O_RDONLY) && mac_of_file(c, name, made, have) &&
-              write_file(mac_made, have, sizeof have) && rename(made, code) == 0 && rename(mac_made, mac) == 0 &&
-              sync_path(c->dir, O_RDONLY | O_DIRECTORY);
+              file_create(mac_made, str_span((const char *)have, sizeof have)) && rename(made, code) == 0 &&
+              rename(mac_made, mac) == 0 && sync_path(c->dir, O_RDONLY | O_DIRECTORY);
     if (!ok) {
         *error = mem_printf("cannot store compiled code in %s: %s", c->dir, strerror(errno));
         unlink(made);

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 
 enum { RESOURCE_FILE_MAX = 16 * 1024 * 1024, RESCAN_MS = 2000, SETTLE_MS = 5, FILES_MAX = 10000 };
@@ -48,58 +49,6 @@ struct source_dir {
     struct map watches; /* directory -> struct watch */
     struct loop_timer settle, confirm, rescan;
 };
-
-char *file_read_all(const char *path, size_t max, size_t *n, char **error)
-{
-    *error = NULL;
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0) {
-        *error = mem_printf("cannot open: %s", strerror(errno));
-        return NULL;
-    }
-    struct stat st;
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-        *error = mem_strdup("is not a regular file");
-        close(fd);
-        return NULL;
-    }
-    if (st.st_size < 0 || (uint64_t)st.st_size > max) {
-        *error = mem_printf("is larger than %zu bytes", max);
-        close(fd);
-        return NULL;
-    }
-    /* A file may grow while it is read: the cap holds for what is read, not for what stat said. */
-    size_t cap = (size_t)st.st_size + 1, used = 0;
-    char *p = mem_alloc(cap + 1);
-    for (;;) {
-        ssize_t got = read(fd, p + used, cap - used);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0) {
-            *error = mem_printf("cannot read: %s", strerror(errno));
-            break;
-        }
-        if (got == 0)
-            break;
-        used += (size_t)got;
-        if (used > max) {
-            *error = mem_printf("is larger than %zu bytes", max);
-            break;
-        }
-        if (used == cap) {
-            cap *= 2;
-            p = mem_realloc(p, cap + 1);
-        }
-    }
-    close(fd);
-    if (*error != NULL) {
-        mem_free(p);
-        return NULL;
-    }
-    p[used] = '\0';
-    *n = used;
-    return p;
-}
 
 static bool is_resource_name(const char *name)
 {

@@ -20,8 +20,4 @@ struct source_dir *source_dir_new(struct loop *loop, struct store *store, const 
 bool source_dir_scan(struct source_dir *d);
 void source_dir_free(struct source_dir *d);
 
-/* Whole regular file, at most max bytes; NULL and *error (mem_free) otherwise. Opens non-blocking, so that a FIFO
- * cannot hang us. */
-char *file_read_all(const char *path, size_t max, size_t *n, char **error);
-
 #endif

@@ -2,7 +2,8 @@
  *
  * The admin server as strangers meet it: hosts, origins, methods, paths; and that no output ever shows a secret.
  */
-#include "http_rig.h"
+#include "../http_rig.h"
+#include "control_test.h"
 
 #include "base/metrics.h"
 #include "control/control.h"

@@ -4,8 +4,8 @@
  * admin paths (and the echo upstream), not for traffic. Bounded: connections, head, body, and the time a client may
  * take.
  */
-#ifndef WEIR_CONTROL_HTTP_SERVER_H
-#define WEIR_CONTROL_HTTP_SERVER_H
+#ifndef WEIR_WEB_HTTP_SERVER_H
+#define WEIR_WEB_HTTP_SERVER_H
 
 #include "http/message.h"
 #include "io/listener.h"

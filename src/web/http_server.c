@@ -4,7 +4,7 @@
  * later in the turn, so that pipelined requests wait in the input instead of filling the output. What must never
  * happen: a client that sends or takes its bytes one by one and holds its place for ever.
  */
-#include "control/http_server.h"
+#include "web/http_server.h"
 
 #include <stdio.h>
 #include <unistd.h>

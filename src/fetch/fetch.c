@@ -4,13 +4,13 @@
  * (curl says which sockets and which timeout, the loop says what happened). What must never happen: a blocked
  * control loop, or memory beyond FETCH_BYTES_MAX.
  */
-#include "control/fetch.h"
+#include "fetch/fetch.h"
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
 #include <netinet/in.h>
 
-#include "control/source_dir.h"
+#include "base/file.h"
 
 enum { CONNECT_LIMIT_S = 10, TOTAL_LIMIT_S = 120, LOW_SPEED_S = 20, REDIRECTS_MAX = 5 };
 

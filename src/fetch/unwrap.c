@@ -3,7 +3,7 @@
  * See unwrap.h. gzip by zlib; of tar only what is needed to find the first regular file (POSIX.1-1988 ustar, with the
  * extended headers of pax and GNU passed over).
  */
-#include "control/unwrap.h"
+#include "fetch/unwrap.h"
 
 #include <zlib.h>
 

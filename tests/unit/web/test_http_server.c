@@ -2,7 +2,7 @@
  *
  * Requests over real sockets: pipelined, chunked, half-closed, too large, too slow, and more than it takes.
  */
-#include "http_rig.h"
+#include "../http_rig.h"
 
 #include <sys/resource.h>
 

@@ -2,11 +2,11 @@
  *
  * gzip and tar around a module, in every order, damaged, cut off and lying about sizes.
  */
-#include "control_test.h"
+#include "../loop_test.h"
 
 #include <zlib.h>
 
-#include "control/unwrap.h"
+#include "fetch/unwrap.h"
 
 static const char MODULE[] = "\0asm\1\0\0\0 and the rest of it";
 enum { MODULE_BYTES = sizeof MODULE - 1, MAX = 64 * 1024 };

@@ -2,11 +2,11 @@
  *
  * Bytes of modules from files and from a server on the same loop: redirects, refusals, sizes, environment, cancelling.
  */
-#include "http_rig.h"
+#include "../http_rig.h"
 
 #include <netinet/in.h>
 
-#include "control/fetch.h"
+#include "fetch/fetch.h"
 
 static struct loop loop;
 static struct fetcher *fetcher;

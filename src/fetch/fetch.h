@@ -4,8 +4,8 @@
  * Bounded in size and time; only http and https, also on redirects; the address guard looks at every address about to
  * be connected to (every hop, whatever DNS says).
  */
-#ifndef WEIR_CONTROL_FETCH_H
-#define WEIR_CONTROL_FETCH_H
+#ifndef WEIR_FETCH_FETCH_H
+#define WEIR_FETCH_FETCH_H
 
 #include "io/loop.h"
 

@@ -3,8 +3,8 @@
  * A module that came by http may be packed: Istio unwraps gzip and tar, in any order, until it finds a module, and so
  * do we. What is unpacked is bounded; what an archive says of sizes is never believed.
  */
-#ifndef WEIR_CONTROL_UNWRAP_H
-#define WEIR_CONTROL_UNWRAP_H
+#ifndef WEIR_FETCH_UNWRAP_H
+#define WEIR_FETCH_UNWRAP_H
 
 #include "base/str.h"
 

@@ -2,12 +2,12 @@
  *
  * A client for tests of servers on a loop: bytes out, bytes in, on the test's own thread between turns of the loop.
  */
-#ifndef WEIR_TESTS_CONTROL_HTTP_RIG_H
-#define WEIR_TESTS_CONTROL_HTTP_RIG_H
+#ifndef WEIR_TESTS_HTTP_RIG_H
+#define WEIR_TESTS_HTTP_RIG_H
 
-#include "control_test.h"
+#include "loop_test.h"
 
-#include "control/http_server.h"
+#include "web/http_server.h"
 
 struct rig_client {
     int fd;
