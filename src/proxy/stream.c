@@ -513,7 +513,7 @@ static enum end_reason reason_of_status(enum leg_error error, unsigned status)
     }
 }
 
-void stream_bad_head(struct stream *s, enum leg_error error, unsigned status)
+void stream_bad_request(struct stream *s, enum leg_error error, unsigned status)
 {
     reply_reason(s, reason_of_status(error, status));
     stream_drive(s);
