@@ -367,6 +367,17 @@ static struct arena *refuse(struct down *d, unsigned status, const char *text)
     return NULL;
 }
 
+/* Without a stream: there are too many connections, or no memory for one. */
+static void send_busy(struct down *d)
+{
+    static const char text[] = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n"
+                               "connection: close\r\n\r\n";
+
+    buf_append(&d->conn.out, str_span(text, sizeof text - 1));
+    metrics_add(d->worker->stats.shed, 1);
+    start_closing(d);
+}
+
 static struct arena *on_begin(struct h1 *h)
 {
     struct down *d = down_of_h1(h);
@@ -379,8 +390,8 @@ static struct arena *on_begin(struct h1 *h)
     take_limits(d, &listener->conf->limits);
     struct stream *s = stream_new(d->worker, d, listener);
     if (s == NULL) {
-        metrics_add(d->worker->stats.shed, 1);
-        return refuse(d, 503, end_reason_body(END_OVERLOAD));
+        send_busy(d);
+        return NULL;
     }
     d->stream = s;
     s->down_leg = &h->leg;
@@ -452,16 +463,6 @@ static const struct h1_ops h1_ops = {.on_begin = on_begin,
                                      .on_exchange_end = on_exchange_end};
 
 /* ---- life ---- */
-
-static void send_busy(struct down *d)
-{
-    static const char text[] = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n"
-                               "connection: close\r\n\r\n";
-
-    buf_append(&d->conn.out, str_span(text, sizeof text - 1));
-    metrics_add(d->worker->stats.shed, 1);
-    start_closing(d);
-}
 
 void down_accept(struct worker_listener *wl, int fd, const struct addr *peer)
 {
