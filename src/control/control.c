@@ -27,6 +27,7 @@ static void mail_listener(struct control *c, unsigned worker, enum worker_mail t
     m->mail.type = (int)type;
     m->addr = *addr;
     m->fd = fd;
+    c->sockets_given += type == MAIL_LISTENER;
     mailbox_post(worker_mailbox(c->workers[worker]), &m->mail);
 }
 
@@ -275,6 +276,8 @@ static void deliver(void *arg, struct mail *mail)
         on_adopted(c, m);
     else if (mail->type == MAIL_VM_LOST)
         delivery_vm_lost(c->delivery, m);
+    else if (mail->type == MAIL_LISTENING)
+        c->sockets_armed++;
     else if (mail->type == MAIL_DRAINED) {
         c->drained++;
         end_if_drained(c);
@@ -326,6 +329,10 @@ bool control_is_ready(const struct control *c, struct strbuf *out)
             continue;
         ready = false;
         strbuf_printf(&why, "%s\n", c->listeners[i].error);
+    }
+    if (c->sockets_armed < c->sockets_given) {
+        ready = false;
+        strbuf_addz(&why, "workers do not accept on every listener yet\n");
     }
     if (out != NULL)
         strbuf_add(out, strbuf_str(&why));

@@ -48,6 +48,7 @@ struct control {
     struct map endpoints;      /* cluster key -> digest text of what the workers were last told */
     struct open_listener *listeners;
     size_t listener_count;
+    uint64_t sockets_given, sockets_armed; /* to workers; by them */
     struct map logged; /* object title -> last logged problem, so that each is said once */
     struct loop_task publish;
     uv_signal_t term, interrupt, hup;
