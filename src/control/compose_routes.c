@@ -210,6 +210,23 @@ static void attach_hosts(const struct compose *c, const struct resource *route, 
     }
 }
 
+/* Its Gateway is there, and is none of ours. */
+static bool parent_elsewhere(const struct compose *c, const struct resource *route)
+{
+    const struct http_route *r = &route->u.http_route;
+    for (size_t i = 0; i < r->parent_count; i++) {
+        const struct parent_ref *p = &r->parents[i];
+        const struct store_object *gw =
+            strcmp(p->kind, "Gateway") == 0
+                ? store_find(c->store, KIND_GATEWAY, p->ns != NULL ? p->ns : route->meta.ns, p->name)
+                : NULL;
+        const struct usage *u = gw != NULL ? usage_find(c->usage, KIND_GATEWAY, gw->ns, gw->name) : NULL;
+        if (u != NULL && !u->accepted && !u->mistake)
+            return true;
+    }
+    return false;
+}
+
 static void compose_route(struct compose *c, const struct resource *route, const struct served *served, size_t count)
 {
     const struct http_route *r = &route->u.http_route;
@@ -229,7 +246,11 @@ static void compose_route(struct compose *c, const struct resource *route, const
     }
     backends_free(backends, r);
     if (attached == 0)
-        usage_say(c->usage, &route->meta, false, refused != NULL ? refused : "NoMatchingParent", "%s",
+        usage_say(c->usage, &route->meta, false,
+                  refused != NULL              ? refused
+                  : parent_elsewhere(c, route) ? "OtherGateway"
+                                               : "NoMatchingParent",
+                  "%s",
                   refused == NULL ? "no parentRef names a listener of a Gateway that is served"
                   : strcmp(refused, "NotAllowedByListeners") == 0
                       ? "the listener's allowedRoutes do not take routes of its namespace"

@@ -180,6 +180,17 @@ static uint64_t smallest_budget(const struct snapshot *s)
     return smallest > 0 ? smallest : budget_default_limit();
 }
 
+static void set_gauge(const char *name, const char *help, uint64_t value)
+{
+    metrics_gauge_set(metrics_define(METRICS_GAUGE, str_of(name), STR_NONE, help), (int64_t)value);
+}
+
+static void tell_memory(void)
+{
+    set_gauge("weir_memory_used_bytes", "Memory charged to the budget: buffers, arenas, guests", budget_used());
+    set_gauge("weir_memory_budget_bytes", "The memory budget; 0: none", budget_limit());
+}
+
 static void say_problems(struct control *c)
 {
     metrics_gauge_set(c->bad_objects, (int64_t)store_bad_count(&c->store));
@@ -192,6 +203,7 @@ void control_publish(struct control *c)
     uint64_t version = c->snapshot != NULL ? c->snapshot->version + 1 : 1;
     struct snapshot *s = compose_snapshot(&c->store, c->delivery, &c->o->identity, version, &c->memory, &c->usage);
     budget_set_limit(smallest_budget(s));
+    tell_memory();
     control_follow_endpoints(c);
     for (unsigned i = 0; i < c->worker_count; i++) {
         struct mail_snapshot *m = mem_zalloc(sizeof *m);
@@ -395,16 +407,10 @@ static void on_signal(uv_signal_t *handle, int signum)
     control_drain(c);
 }
 
-static void set_gauge(const char *name, const char *help, uint64_t value)
-{
-    metrics_gauge_set(metrics_define(METRICS_GAUGE, str_of(name), STR_NONE, help), (int64_t)value);
-}
-
 static void on_second(struct loop_timer *timer)
 {
     struct control *c = CONTAINER_OF(timer, struct control, second);
-    set_gauge("weir_memory_used_bytes", "Memory charged to the budget: buffers, arenas, guests", budget_used());
-    set_gauge("weir_memory_budget_bytes", "The memory budget; 0: none", budget_limit());
+    tell_memory();
     set_gauge("weir_log_lines_dropped", "Log and access log lines lost because a ring was full", log_dropped());
     if (c->delivery != NULL)
         delivery_check_files(c->delivery);
