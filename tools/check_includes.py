@@ -22,7 +22,7 @@ ALLOWED = {
 LIBRARIES = {
     r"wasmtime|wasm\.h": {"wasm/"},
     r"yaml\.h": {"conf/ydoc.c"},
-    r"curl/": {"fetch/fetch.c", "cli/status.c"},
+    r"curl/": {"fetch/transfer.c", "cli/status.c"},
     r"openssl/": {"control/module_cache.c", "conf/digest.c"},
     r"pcre2\.h": {"conf/regex.c", "proxy/route"},
     r"ares\.h": {"io/resolve.c"},

@@ -256,6 +256,14 @@ static void on_store_changed(void *arg)
     conditions_touch(c->conditions);
 }
 
+static void on_files_changed(void *arg)
+{
+    struct control *c = arg;
+    if (c->cluster != NULL)
+        source_cluster_follow(c->cluster);
+    on_store_changed(c);
+}
+
 /* ---- messages from workers and builders ---- */
 
 static void on_adopted(struct control *c, const struct mail_from_worker *m)
@@ -351,6 +359,8 @@ bool control_is_ready(const struct control *c, struct strbuf *out)
         ready = false;
         strbuf_addz(&why, "workers do not accept on every listener yet\n");
     }
+    if (c->cluster != NULL && !source_cluster_is_ready(c->cluster, &why))
+        ready = false;
     if (out != NULL)
         strbuf_add(out, strbuf_str(&why));
     strbuf_free(&why);
@@ -401,7 +411,7 @@ static void on_signal(uv_signal_t *handle, int signum)
         return;
     if (signum == SIGHUP) {
         if (source_dir_scan(c->source))
-            on_store_changed(c);
+            on_files_changed(c);
         return;
     }
     if (c->life >= LIFE_DRAINING) { /* asked twice: cut now; a third time: do not wait for the workers either */
@@ -425,6 +435,30 @@ static void on_second(struct loop_timer *timer)
 }
 
 /* ---- life ---- */
+
+static bool cluster_start(struct control *c)
+{
+    const struct control_options *o = c->o;
+    char *error = NULL, *directory = mem_printf("%s/cluster", o->cache_dir);
+    c->transfers = transfers_new(&c->loop, NULL);
+    struct source_cluster_options s = {.loop = &c->loop,
+                                       .transfers = c->transfers,
+                                       .store = &c->store,
+                                       .kubeconfig = o->kubeconfig,
+                                       .namespaces = o->watch_namespaces,
+                                       .namespace_count = o->watch_namespace_count,
+                                       .label_selector = o->label_selector,
+                                       .ns = o->identity.ns,
+                                       .state_dir = directory,
+                                       .changed = on_store_changed,
+                                       .arg = c};
+    c->cluster = source_cluster_new(&s, &error);
+    if (c->cluster == NULL)
+        log_line(LOG_ERROR, "--kubernetes: %s", error);
+    mem_free(error);
+    mem_free(directory);
+    return c->cluster != NULL;
+}
 
 static bool control_start(struct control *c)
 {
@@ -458,7 +492,9 @@ static bool control_start(struct control *c)
                                  .arg = c};
     c->delivery = delivery_new(&d);
     c->conditions = conditions_new(c);
-    c->source = source_dir_new(&c->loop, &c->store, o->paths, o->path_count, "default", on_store_changed, c);
+    c->source = source_dir_new(&c->loop, &c->store, o->paths, o->path_count, "default", on_files_changed, c);
+    if (o->kubernetes && !cluster_start(c))
+        return false;
     if (o->has_admin && !admin_start(c))
         return false;
     source_dir_scan(c->source);
@@ -494,6 +530,10 @@ static void control_end(struct control *c)
     loop_timer_close(&c->second, NULL);
     if (c->source != NULL)
         source_dir_free(c->source);
+    if (c->cluster != NULL)
+        source_cluster_free(c->cluster);
+    if (c->transfers != NULL)
+        transfers_free(c->transfers);
     if (c->admin != NULL)
         http_server_free(c->admin);
     if (c->dns != NULL)

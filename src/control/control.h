@@ -12,6 +12,7 @@
 #include "control/events.h"
 #include "web/http_server.h"
 #include "control/options.h"
+#include "control/source_cluster.h"
 #include "control/source_dir.h"
 
 enum phase_of_life { LIFE_STARTING, LIFE_SERVING, LIFE_DRAINING, LIFE_CUT, LIFE_OVER };
@@ -32,6 +33,8 @@ struct control {
     unsigned worker_count;
     struct store store;
     struct source_dir *source;
+    struct transfers *transfers;    /* of the cluster; NULL without one */
+    struct source_cluster *cluster; /* NULL: none */
     struct engine *engine;
     struct module_cache *cache;
     struct fetcher *fetcher;

@@ -194,6 +194,10 @@ void status_write_config(struct control *c, struct strbuf *out)
     write_diag(out, "fileErrors", &files, DIAG_ERROR);
     diag_free(&files);
     write_listeners(c, out);
+    if (c->cluster != NULL) {
+        strbuf_addz(out, ",\"cluster\":");
+        source_cluster_write_json(c->cluster, out);
+    }
     strbuf_addz(out, ",\"objects\":[");
     bool first = true;
     MAP_EACH (e, &c->store.objects) {
