@@ -192,6 +192,21 @@ struct attachment {
     const char *refused; /* by a listener that it names; NULL */
 };
 
+/* Does another listener of this address take all of `host`, and is more specific than `mine`? A request belongs to the
+ * most specific listener alone (the Gateway API's listener isolation). */
+static bool host_elsewhere(const struct served *served, size_t count, const struct served *mine, const char *host)
+{
+    for (size_t i = 0; i < count; i++) {
+        const char *name = served[i].listener->hostname, *own = mine->listener->hostname;
+        if (served[i].index != mine->index || name == NULL || name[0] == '\0')
+            continue;
+        bool narrower = own == NULL || own[0] == '\0' || (strcmp(own, name) != 0 && host_inside(name, own));
+        if (narrower && (strcmp(host, name) == 0 || host_inside(host, name)))
+            return true;
+    }
+    return false;
+}
+
 /* Hostnames under which the route lives on the listeners at `index`. */
 static void attach_hosts(const struct compose *c, const struct resource *route, const struct parent_ref *p,
                          struct served *served, size_t count, size_t index, struct hosts *hosts, struct attachment *out)
@@ -204,14 +219,12 @@ static void attach_hosts(const struct compose *c, const struct resource *route, 
             out->refused = "NotAllowedByListeners";
             continue;
         }
-        bool meets = r->hostname_count == 0;
-        if (meets)
-            hosts_add(hosts, host_meet(served[i].listener->hostname, ""));
-        for (size_t h = 0; h < r->hostname_count; h++) {
-            const char *meet = host_meet(served[i].listener->hostname, r->hostnames[h]);
-            if (meet != NULL)
-                hosts_add(hosts, meet);
+        bool meets = false;
+        for (size_t h = 0; h < r->hostname_count || h == 0; h++) {
+            const char *meet = host_meet(served[i].listener->hostname, r->hostname_count > 0 ? r->hostnames[h] : "");
             meets |= meet != NULL;
+            if (meet != NULL && !host_elsewhere(served, count, &served[i], meet))
+                hosts_add(hosts, meet);
         }
         if (!meets && out->refused == NULL)
             out->refused = "NoMatchingListenerHostname";
@@ -324,6 +337,9 @@ void compose_routes(struct compose *c, struct served *served, size_t count)
         compose_route(c, routes[i], served, count);
     mem_free(routes);
     say_attached(c, served, count);
+    for (size_t i = 0; i < count; i++)
+        if (served[i].listener->hostname != NULL)
+            route_table_claim(c->snapshot->listeners[served[i].index].routes, served[i].listener->hostname);
     for (size_t i = 0; i < c->snapshot->listener_count; i++)
         route_table_finish(c->snapshot->listeners[i].routes);
 }
