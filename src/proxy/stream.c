@@ -98,12 +98,18 @@ void stream_kick(struct stream *s)
 
 static void stream_finish(struct stream *s);
 
-/* Near the memory budget a stream gets no more than streams need to get on. */
+/* Near the memory budget a stream gets no more than streams need to get on; over it, nothing to add to what it holds.
+ * Streams that began while there was memory would else grow far beyond it. */
 static uint64_t buffer_limit(const struct stream *s)
 {
     uint64_t limit = stream_limits(s)->buffer_bytes;
 
-    return limit > BUFFER_BYTES_NEAR && budget_level() != BUDGET_FINE ? BUFFER_BYTES_NEAR : limit;
+    switch (budget_level()) {
+    case BUDGET_FINE: return limit;
+    case BUDGET_NEAR: return limit < BUFFER_BYTES_NEAR ? limit : BUFFER_BYTES_NEAR;
+    case BUDGET_OVER: break;
+    }
+    return 2; /* half of it is where reading goes on: at nothing */
 }
 
 /* Reading of the source follows what is held for the sink. */
