@@ -23,7 +23,7 @@ LIBRARIES = {
     r"wasmtime|wasm\.h": {"wasm/"},
     r"yaml\.h": {"conf/ydoc.c"},
     r"curl/": {"fetch/fetch.c", "cli/status.c"},
-    r"openssl/": {"control/module_cache.c", "conf/digest.c", "fetch/signature.c"},
+    r"openssl/": {"control/module_cache", "conf/digest.c", "fetch/signature.c"},
     r"pcre2\.h": {"conf/regex.c", "proxy/route"},
     r"ares\.h": {"io/resolve.c"},
     r"uv\.h": {"io/"},

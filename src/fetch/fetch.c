@@ -73,7 +73,7 @@ static void file_done(uv_work_t *work, int status)
     struct fetch *f = work->data;
     (void)status;
     char *text = f->error != NULL ? mem_printf("%s: %s", f->path, f->error) : NULL;
-    struct fetch_result result = {.bytes = f->bytes, .n = f->n, .error = text, .retry = true};
+    struct fetch_result result = {.bytes = f->bytes, .n = f->n, .error = text, .reason = "FetchFailed", .retry = true};
     f->bytes = NULL;
     fetch_finish(f, &result);
     mem_free(text);
@@ -134,7 +134,7 @@ static void http_finish(struct fetch *f, CURLcode code)
     curl_easy_cleanup(f->easy);
     f->easy = NULL;
     char *text = NULL;
-    struct fetch_result result = {.retry = true};
+    struct fetch_result result = {.retry = true, .reason = "FetchFailed"};
     if (f->guarded) {
         text = mem_strdup("the address is link-local or a cloud's metadata service");
         result.retry = false;
@@ -276,13 +276,13 @@ struct fetcher *fetcher_new(struct loop *loop)
     return fr;
 }
 
-struct fetch *fetch_start(struct fetcher *fr, const char *url, void (*done)(void *arg, struct fetch_result *result),
-                          void *arg)
+struct fetch *fetch_start(struct fetcher *fr, const struct fetch_request *r)
 {
+    const char *url = r->url;
     struct fetch *f = mem_zalloc(sizeof *f);
     f->owner = fr;
-    f->done = done;
-    f->arg = arg;
+    f->done = r->done;
+    f->arg = r->arg;
     list_init(&f->node);
     list_push_back(&fr->fetches, &f->node);
     if (strncmp(url, "file://", 7) == 0) {

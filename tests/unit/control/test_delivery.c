@@ -73,13 +73,13 @@ static void start(uint32_t compile_delay_ms)
     version = 0;
     loop_init(&loop);
     mailbox = mailbox_new(&loop, deliver, NULL);
-    cache = module_cache_open(at("cache"), engine_fingerprint(engine), &error);
+    cache = module_cache_open(at("cache"), engine_fingerprint(engine), 0, &error);
     assert_non_null(cache);
     for (unsigned i = 0; i < WORKERS; i++)
         workers[i] = worker_start(i, WORKERS, &identity, mailbox);
     fetcher = fetcher_new(&loop);
     compiler = compiler_new(&loop, program, compile_delay_ms);
-    maker = code_maker_new(&loop, cache, compiler);
+    maker = code_maker_new(&loop, cache, compiler, TIERS_AUTO);
     static const struct identity nobody;
     builder = builder_new(mailbox, &nobody, 2);
     delivery = delivery_new(&(struct delivery_options){.loop = &loop,
@@ -87,6 +87,7 @@ static void start(uint32_t compile_delay_ms)
                                                        .workers = workers,
                                                        .worker_count = WORKERS,
                                                        .engine = engine,
+                                                       .cache = cache,
                                                        .fetcher = fetcher,
                                                        .code = maker,
                                                        .builder = builder,
@@ -374,7 +375,7 @@ static void test_wrong_bytes(void **state)
     assert_string_equal(item()->reason, "FetchFailed");
     assert_int_equal(item()->absence, PLUGIN_FETCH_FAILED);
     assert_true(item()->retry_ms > 0);
-    apply("url: 'oci://x/y:z'");
+    apply_good(", type: NETWORK");
     assert_int_equal(item()->stage, DELIVERY_FAILED);
     assert_string_equal(item()->reason, "NotSupported");
     assert_int_equal(item()->retry_ms, 0);
@@ -427,7 +428,9 @@ static void test_cached_code_that_does_not_load(void **state)
     sha256_hex(strbuf_str(&wasm), sha);
     char *made = module_cache_temporary(cache, ".cwasm");
     guest_write_file(made, STR("authentic, but no code"));
-    char *path = module_cache_seal(cache, sha, "optimised", made, &error);
+    int hold = -1;
+    char *path = module_cache_seal(cache, sha, "optimised", made, &hold, &error);
+    module_cache_release(&hold);
     assert_non_null(path);
     mem_free(path);
     mem_free(made);
@@ -508,7 +511,9 @@ static void test_waiting_for_a_module_that_does_not_come(void **state)
     sha256_hex(strbuf_str(&wasm), sha);
     char *made = module_cache_temporary(cache, ".cwasm");
     guest_write_file(made, STR("authentic, but no code"));
-    mem_free(module_cache_seal(cache, sha, "optimised", made, &error));
+    int hold = -1;
+    mem_free(module_cache_seal(cache, sha, "optimised", made, &hold, &error));
+    module_cache_release(&hold);
     mem_free(made);
     snprintf(text, sizeof text,
              PLUGIN("istio-system", "w1", "url: 'file://%s', pluginConfig: {a: 1}")
