@@ -49,7 +49,21 @@ static void on_notify(struct loop_task *task)
     struct delivery *d = CONTAINER_OF(task, struct delivery, notify);
     d->o.changed(d->o.arg);
 }
-void delivery_notify(struct delivery *d) { loop_defer(d->o.loop, &d->notify); }
+static void on_tell(struct loop_task *task)
+{
+    struct delivery *d = CONTAINER_OF(task, struct delivery, tell);
+    d->o.told(d->o.arg);
+}
+void delivery_notify(struct delivery *d)
+{
+    loop_defer(d->o.loop, &d->notify);
+    delivery_tell(d);
+}
+void delivery_tell(struct delivery *d)
+{
+    if (d->o.told != NULL && !d->closing)
+        loop_defer(d->o.loop, &d->tell);
+}
 
 struct delivery *delivery_new(const struct delivery_options *options)
 {
@@ -61,6 +75,7 @@ struct delivery *delivery_new(const struct delivery_options *options)
     list_init(&d->retries);
     list_init(&d->retired);
     loop_task_init(&d->notify, on_notify);
+    loop_task_init(&d->tell, on_tell);
     return d;
 }
 
@@ -268,6 +283,7 @@ static void item_start(struct delivery *d, struct delivery_item *item)
     item->bad_sha256[0] = '\0';
     item_say(item, NULL, NULL);
     delivery_facts_reset(item);
+    delivery_tell(d);
     if (item->live == NULL && item->absence != PLUGIN_PENDING) {
         item->absence = PLUGIN_PENDING;
         delivery_notify(d);
@@ -347,6 +363,7 @@ void delivery_item_failed(struct delivery_item *item, struct delivery *d, const 
     if (item->live != NULL)
         snprintf(serving, sizeof serving, " (the last good generation, %llu, keeps serving)",
                  (unsigned long long)item->live->generation);
+    delivery_tell(d);
     log_line(said ? LOG_DEBUG : LOG_ERROR, "plugin %s not active: %s: %s%s%s", item->title, why->reason, why->message,
              serving, next);
     item->failure_said = true;
@@ -365,6 +382,7 @@ void delivery_item_as_before(struct delivery_item *item, struct delivery *d)
         if (step != STEP_PROGRAM || item->live_adopted)
             delivery_fact(d, item, step, step == STEP_VERIFY && !verified ? STEP_SKIPPED : STEP_DONE);
     delivery_facts_as_live(item);
+    delivery_tell(d);
     if (item->failure_said || item->live_adopted)
         log_line(item->failure_said ? LOG_INFO : LOG_DEBUG,
                  "plugin %s active as before: generation %llu is what is wanted", item->title,
@@ -623,6 +641,7 @@ static void replacement_built(struct delivery *d, struct build_job *job)
     struct delivery_worker *w = &item->workers[job->first_worker];
     if (job->result == BUILD_OK) {
         worker_is_live(w);
+        delivery_tell(d);
         vm_to_worker(d, job->first_worker, &job->vms[0]);
         log_line(LOG_INFO, "plugin %s active again on worker %u (generation %llu)", item->title, job->first_worker,
                  (unsigned long long)job->plugin->generation);
@@ -667,6 +686,7 @@ void delivery_vm_lost(struct delivery *d, const struct mail_from_worker *mail)
     w->attempts = 0;
     mem_free(w->reason);
     w->reason = mem_printf("%s: %s", callback, reason);
+    delivery_tell(d);
     if (mail->wanted_in_ms > 0)
         retry_in(d, item, &w->retry, mail->worker, on_replacement_due, mail->wanted_in_ms);
 }
@@ -704,6 +724,7 @@ static void item_adopted(struct delivery *d, struct delivery_item *item)
 {
     item->live_adopted = true;
     item->settled = true;
+    delivery_tell(d);
     if (item->live_is_better) {
         log_line(LOG_INFO, "plugin %s: its optimised code is in use, generation %llu", item->title,
                  (unsigned long long)item->live->generation);
@@ -749,6 +770,7 @@ void delivery_free(struct delivery *d)
     LIST_EACH (n, &d->retired)
         retired_free(LIST_ENTRY(n, struct retired, node));
     loop_task_cancel(&d->notify);
+    loop_task_cancel(&d->tell);
     pulls_free(d->pulls);
     mem_free(d);
 }

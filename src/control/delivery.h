@@ -167,6 +167,9 @@ struct delivery_options {
     size_t host_env_count;
     /* What a snapshot says of some plugin has changed; never called from inside a delivery function. */
     void (*changed)(void *arg);
+    /* What status says of some plugin may have changed: stage, step, reason, a worker's state. NULL: nobody listens. Never
+     * called from inside a delivery function; one call for many changes. */
+    void (*told)(void *arg);
     void *arg;
 };
 struct delivery *delivery_new(const struct delivery_options *options);

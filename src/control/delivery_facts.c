@@ -33,6 +33,7 @@ void delivery_fact(struct delivery *d, struct delivery_item *item, enum delivery
         return;
     f->state = state;
     f->since_s = (int64_t)time(NULL);
+    delivery_tell(d);
 }
 
 void delivery_facts_reset(struct delivery_item *item)

@@ -17,7 +17,7 @@ struct delivery {
     const struct store *store; /* of the newest delivery_update: Secrets are looked up in it; NULL: none yet */
     struct pulls *pulls;
     uint64_t next_ticket, next_generation;
-    struct loop_task notify;
+    struct loop_task notify, tell;
     bool closing;
     struct list retries; /* struct delivery_retry */
     struct list retired; /* struct retired */
@@ -57,6 +57,8 @@ char *delivery_version_of(const struct resource *r);
 
 /* What a snapshot says has changed: control is told in a moment. */
 void delivery_notify(struct delivery *d);
+/* The same for what status says. */
+void delivery_tell(struct delivery *d);
 struct delivery_failure {
     enum delivery_step step;
     const char *reason, *message; /* copied */

@@ -307,6 +307,7 @@ static void recheck_failed(struct delivery_work *w, const struct pull_result *r)
     log_line(said ? LOG_DEBUG : LOG_WARN, "plugin %s: %s", item->title, text);
     delivery_fact_text(&item->facts.warning, text);
     delivery_fact_text(&item->facts.progress, NULL);
+    delivery_tell(w->owner);
     mem_free(text);
     delivery_work_forget(&item->work);
 }
@@ -378,6 +379,7 @@ static void work_stage_text(void *arg, const char *text)
 {
     struct delivery_work *w = arg;
     delivery_fact_text(&w->item->facts.progress, text);
+    delivery_tell(w->owner);
 }
 
 /* Of the plugin's own namespace: a "namespace/name" would let who may write plugins use anybody's credentials, so what
