@@ -9,12 +9,16 @@
 
 #include "base/log.h"
 #include "cli/cli.h"
+#include "conf/number.h"
 #include "control/options.h"
+
+static const uint64_t CACHE_BYTES_DEFAULT = 2ull << 30;
 
 static const char help_text[] =
     "usage: weir run [OPTIONS] [PATH...]\n"
     "\n"
-    "Serves the resources in files or directories (default: ., or none with --kubernetes) and reloads when they change.\n"
+    "Serves the resources in files or directories (default: ., or none with --kubernetes) and reloads when they "
+    "change.\n"
     "\n"
     "  --name N             who this gateway is (default weir)\n"
     "  --namespace NS       its namespace (default istio-system)\n"
@@ -23,7 +27,11 @@ static const char help_text[] =
     "  --admin-any-address  allow an --admin address that is not loopback\n"
     "  --workers N          worker threads (default: one for each CPU)\n"
     "  --log-level L        trace, debug, info (default), warn, error, critical, off\n"
-    "  --cache-dir DIR      compiled modules (default: $XDG_CACHE_HOME/weir/modules)\n"
+    "  --cache-dir DIR      modules and their native code (default: $XDG_CACHE_HOME/weir/modules)\n"
+    "  --cache-size SIZE    what it may hold; what is in use stays (default 2Gi; 0: no limit)\n"
+    "  --compile-tier T     auto (default: fast code first where waiting hurts), optimised, or fast\n"
+    "  --module-dir DIR     where file:// modules of plugins that came by kubectl or a cluster may lie\n"
+    "  --allow-host-env N,. variables of this process that such plugins may read\n"
     "  --drain-time S       seconds that streams get to end after SIGTERM (default 30)\n"
     "  --dns-servers LIST   servers to ask for hosts of ServiceEntries (default: the system's)\n"
     "  --kubernetes         read resources from a Kubernetes cluster too\n"
@@ -66,6 +74,20 @@ static void namespaces_add(struct control_options *o, const char *ns)
     o->watch_namespaces = list;
 }
 
+static void add_names(struct control_options *o, const char *list)
+{
+    struct str rest = str_of(list);
+    char **names = (char **)o->host_env;
+    while (rest.p != NULL) {
+        struct str one = str_trim(str_split(&rest, ','));
+        if (one.n == 0)
+            continue;
+        names = mem_realloc(names, (o->host_env_count + 1) * sizeof *names);
+        names[o->host_env_count++] = str_dup(one);
+    }
+    o->host_env = (const char *const *)names;
+}
+
 /* One option into o; CLI_OK, or the usage error it printed. */
 static int take_option(struct cli_args *a, struct control_options *o)
 {
@@ -104,7 +126,17 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->label_selector = v;
     else if (str_is(name, "watch-namespace"))
         namespaces_add(o, v);
-    else if (str_is(name, "labels")) {
+    else if (str_is(name, "module-dir"))
+        o->module_dir = v;
+    else if (str_is(name, "allow-host-env"))
+        add_names(o, v);
+    else if (str_is(name, "cache-size")) {
+        if (!number_parse_bytes(str_of(v), &o->cache_bytes))
+            return cli_usage_error("run", "--cache-size \"%s\": want a size such as 500Mi or 2Gi, or 0", v);
+    } else if (str_is(name, "compile-tier")) {
+        if (!tier_policy_parse(v, &o->tiers))
+            return cli_usage_error("run", "--compile-tier \"%s\": want auto, optimised or fast", v);
+    } else if (str_is(name, "labels")) {
         if (!cli_labels(v, &o->identity.labels))
             return cli_usage_error("run", "--labels \"%s\": want k=v,k=v", v);
     } else if (str_is(name, "admin")) {
@@ -157,6 +189,9 @@ static void fill_defaults(struct control_options *o)
 
 static void options_free(struct control_options *o)
 {
+    for (size_t i = 0; i < o->host_env_count; i++)
+        mem_free((char *)o->host_env[i]);
+    mem_free((char **)o->host_env);
     mem_free(o->identity.name);
     mem_free(o->identity.ns);
     cli_labels_free(&o->identity.labels);
@@ -217,7 +252,7 @@ static int serve(struct control_options *o)
 
 int cli_run(int argc, char **argv)
 {
-    struct control_options o = {.has_admin = true, .drain_time_ms = 30000};
+    struct control_options o = {.has_admin = true, .drain_time_ms = 30000, .cache_bytes = CACHE_BYTES_DEFAULT};
     ASSERT(addr_parse(STR("127.0.0.1:15000"), &o.admin));
     const char **paths = mem_zalloc(((size_t)argc + 1) * sizeof *paths);
     struct cli_args a = {.argc = argc, .argv = argv};

@@ -464,7 +464,7 @@ static bool control_start(struct control *c)
 {
     const struct control_options *o = c->o;
     char *error = NULL;
-    c->cache = module_cache_open(o->cache_dir, engine_fingerprint(c->engine), &error);
+    c->cache = module_cache_open(o->cache_dir, engine_fingerprint(c->engine), o->cache_bytes, &error);
     if (c->cache == NULL) {
         log_line(LOG_ERROR, "%s", error);
         mem_free(error);
@@ -477,7 +477,7 @@ static bool control_start(struct control *c)
         c->workers[i] = worker_start(i, c->worker_count, &o->identity, c->mailbox);
     c->fetcher = fetcher_new(&c->loop);
     c->compiler = compiler_new(&c->loop, o->program, o->compile_delay_ms);
-    c->code = code_maker_new(&c->loop, c->cache, c->compiler);
+    c->code = code_maker_new(&c->loop, c->cache, c->compiler, o->tiers);
     c->builder = builder_new(c->mailbox, &c->o->identity, BUILDER_THREADS);
     c->dns = dns_new(&c->loop, o->dns_servers, on_dns_changed, c);
     struct delivery_options d = {.loop = &c->loop,
@@ -485,9 +485,13 @@ static bool control_start(struct control *c)
                                  .workers = c->workers,
                                  .worker_count = c->worker_count,
                                  .engine = c->engine,
+                                 .cache = c->cache,
                                  .fetcher = c->fetcher,
                                  .code = c->code,
                                  .builder = c->builder,
+                                 .module_dir = o->module_dir,
+                                 .host_env = o->host_env,
+                                 .host_env_count = o->host_env_count,
                                  .changed = on_delivery_changed,
                                  .arg = c};
     c->delivery = delivery_new(&d);

@@ -5,6 +5,7 @@
 #ifndef WEIR_CONTROL_OPTIONS_H
 #define WEIR_CONTROL_OPTIONS_H
 
+#include "control/code.h"
 #include "io/conn.h"
 #include "proxy/snapshot.h"
 
@@ -17,6 +18,11 @@ struct control_options {
     bool admin_any_address; /* a non-loopback admin address was asked for explicitly */
     unsigned workers;
     const char *cache_dir;
+    uint64_t cache_bytes; /* what it may hold; 0: no limit */
+    enum tier_policy tiers;
+    const char *module_dir;      /* where file:// modules of objects that came by an API may lie; NULL: nowhere */
+    const char *const *host_env; /* variables of this process that their plugins may read */
+    size_t host_env_count;
     uint32_t drain_time_ms;
     bool show_plugin_config;   /* /config shows pluginConfig */
     const char *program;       /* path of this executable, for the compiler child */

@@ -59,7 +59,7 @@ static void file_done(uv_work_t *work, int status)
     struct fetch *f = work->data;
     (void)status;
     char *text = f->error != NULL ? mem_printf("%s: %s", f->path, f->error) : NULL;
-    struct fetch_result result = {.bytes = f->bytes, .n = f->n, .error = text, .retry = true};
+    struct fetch_result result = {.bytes = f->bytes, .n = f->n, .error = text, .reason = "FetchFailed", .retry = true};
     f->bytes = NULL;
     fetch_finish(f, &result);
     mem_free(text);
@@ -75,7 +75,7 @@ static void http_done(void *arg, struct transfer *x, struct transfer_result *r)
     char *text = r->error != NULL   ? mem_strdup(r->error)
                  : r->status != 200 ? mem_printf("the server answered %u", r->status)
                                     : NULL;
-    struct fetch_result result = {.error = text, .retry = !r->refused && !r->too_large};
+    struct fetch_result result = {.error = text, .reason = "FetchFailed", .retry = !r->refused && !r->too_large};
     if (text == NULL) {
         result.n = r->body.n;
         result.bytes = strbuf_take(&r->body);
@@ -107,13 +107,13 @@ struct fetcher *fetcher_new(struct loop *loop)
     return fr;
 }
 
-struct fetch *fetch_start(struct fetcher *fr, const char *url, void (*done)(void *arg, struct fetch_result *result),
-                          void *arg)
+struct fetch *fetch_start(struct fetcher *fr, const struct fetch_request *r)
 {
+    const char *url = r->url;
     struct fetch *f = mem_zalloc(sizeof *f);
     f->owner = fr;
-    f->done = done;
-    f->arg = arg;
+    f->done = r->done;
+    f->arg = r->arg;
     list_init(&f->node);
     list_push_back(&fr->fetches, &f->node);
     if (strncmp(url, "file://", 7) == 0) {
