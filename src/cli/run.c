@@ -14,13 +14,15 @@
 static const char help_text[] =
     "usage: weir run [OPTIONS] [PATH...]\n"
     "\n"
-    "Serves the resources in files or directories (default: .) and reloads when they change.\n"
+    "Serves the resources in files or directories (default: ., with --kube-api none) and reloads when they change.\n"
     "\n"
     "  --name N             who this gateway is (default weir)\n"
     "  --namespace NS       its namespace (default istio-system)\n"
     "  --labels k=v,...     its labels, which selectors match (default istio=ingressgateway)\n"
     "  --admin ADDR         admin and metrics (default 127.0.0.1:15000; \"off\": none)\n"
     "  --admin-any-address  allow an --admin address that is not loopback\n"
+    "  --kube-api ADDR      serve kubectl on this loopback address (127.0.0.1:8080: kubectl finds it by itself)\n"
+    "  --state-dir DIR      objects that kubectl applied (default: $XDG_STATE_HOME/weir/NAME)\n"
     "  --workers N          worker threads (default: one for each CPU)\n"
     "  --log-level L        trace, debug, info (default), warn, error, critical, off\n"
     "  --cache-dir DIR      compiled modules (default: $XDG_CACHE_HOME/weir/modules)\n"
@@ -38,6 +40,16 @@ static char *default_cache_dir(void)
     if (home != NULL && home[0] == '/' && home[1] != '\0')
         return mem_printf("%s/.cache/weir/modules", home);
     return mem_printf("/tmp/weir-%u/modules", (unsigned)geteuid());
+}
+
+static char *default_state_dir(const char *name)
+{
+    const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    if (xdg != NULL && xdg[0] == '/')
+        return mem_printf("%s/weir/%s", xdg, name);
+    if (home != NULL && home[0] == '/' && home[1] != '\0')
+        return mem_printf("%s/.local/state/weir/%s", home, name);
+    return mem_printf("/var/lib/weir/%s", name);
 }
 
 static char *own_program(void)
@@ -65,7 +77,7 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->admin_any_address = true;
         return CLI_OK;
     }
-    static const char *const later[] = {"kube-api", "kubernetes", "kubeconfig", "registry"};
+    static const char *const later[] = {"kubernetes", "kubeconfig", "registry"};
     for (size_t i = 0; i < ARRAY_LEN(later); i++)
         if (str_is(name, later[i]))
             return cli_usage_error("run", "--%s is not supported yet", a->name);
@@ -78,6 +90,8 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->identity.ns = mem_strdup(v);
     else if (str_is(name, "cache-dir"))
         o->cache_dir = v;
+    else if (str_is(name, "state-dir"))
+        o->state_dir = v;
     else if (str_is(name, "dns-servers"))
         o->dns_servers = v;
     else if (str_is(name, "labels")) {
@@ -87,6 +101,10 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->has_admin = strcmp(v, "off") != 0;
         if (o->has_admin && !addr_parse(str_of(v), &o->admin))
             return cli_usage_error("run", "--admin \"%s\": want IP:PORT", v);
+    } else if (str_is(name, "kube-api")) {
+        o->has_kube_api = true;
+        if (!addr_parse(str_of(v), &o->kube_api) || !addr_is_loopback(&o->kube_api))
+            return cli_usage_error("run", "--kube-api \"%s\": want a loopback IP:PORT, such as 127.0.0.1:8080", v);
     } else if (str_is(name, "workers")) {
         if (!number(v, 1, 256, &n))
             return cli_usage_error("run", "--workers \"%s\": want 1 to 256", v);
@@ -155,7 +173,7 @@ static int read_args(struct cli_args *a, struct control_options *o, const char *
         if (code != CLI_OK)
             return code;
     }
-    if (o->path_count == 0)
+    if (o->path_count == 0 && !o->has_kube_api)
         paths[o->path_count++] = ".";
     for (size_t i = 0; i < o->path_count; i++)
         if (access(paths[i], F_OK) != 0)
@@ -171,8 +189,11 @@ static int serve(struct control_options *o)
 {
     fill_defaults(o);
     char *cache = o->cache_dir == NULL ? default_cache_dir() : NULL, *program = own_program();
+    char *state = o->state_dir == NULL ? default_state_dir(o->identity.name) : NULL;
     if (cache != NULL)
         o->cache_dir = cache;
+    if (state != NULL)
+        o->state_dir = state;
     o->program = program;
     const char *delay = getenv("WEIR_TEST_COMPILE_DELAY_MS");
     uint64_t ms = 0;
@@ -183,6 +204,7 @@ static int serve(struct control_options *o)
     int code = control_run(o);
     log_stop();
     mem_free(cache);
+    mem_free(state);
     mem_free(program);
     return code;
 }
