@@ -206,6 +206,7 @@ void control_publish(struct control *c)
     metrics_gauge_set(c->config_version, (int64_t)version);
     metrics_add(c->reloads, 1);
     say_problems(c);
+    conditions_touch(c->conditions);
 }
 
 static void on_publish(struct loop_task *task) { control_publish(CONTAINER_OF(task, struct control, publish)); }
@@ -240,6 +241,7 @@ void control_store_changed(struct control *c)
     }
     control_follow_endpoints(c);
     say_problems(c);
+    conditions_touch(c->conditions);
 }
 
 static void on_store_changed(void *arg) { control_store_changed(arg); }
@@ -257,6 +259,7 @@ static void on_adopted(struct control *c, const struct mail_from_worker *m)
         delivery_adopted(c->delivery, all);
         if (c->api != NULL)
             source_api_ready(c->api);
+        conditions_touch(c->conditions);
     }
 }
 
@@ -273,14 +276,16 @@ static void deliver(void *arg, struct mail *mail)
     struct control *c = arg;
     if (mail->type == DELIVERY_BUILT) {
         delivery_built(c->delivery, CONTAINER_OF(mail, struct build_job, mail));
+        conditions_touch(c->conditions);
         return;
     }
     struct mail_from_worker *m = CONTAINER_OF(mail, struct mail_from_worker, mail);
     if (mail->type == MAIL_ADOPTED)
         on_adopted(c, m);
-    else if (mail->type == MAIL_VM_LOST)
+    else if (mail->type == MAIL_VM_LOST) {
         delivery_vm_lost(c->delivery, m);
-    else if (mail->type == MAIL_DRAINED) {
+        conditions_touch(c->conditions);
+    } else if (mail->type == MAIL_DRAINED) {
         c->drained++;
         end_if_drained(c);
     }
@@ -409,6 +414,7 @@ static void on_second(struct loop_timer *timer)
     listeners_try_again(c);
     if (c->api != NULL && c->delivery != NULL)
         source_api_ready(c->api);
+    conditions_tick(c->conditions);
     loop_timer_start(&c->second, SECOND_MS);
 }
 
@@ -445,6 +451,7 @@ static bool control_start(struct control *c)
                                  .changed = on_delivery_changed,
                                  .arg = c};
     c->delivery = delivery_new(&d);
+    c->conditions = conditions_new(c);
     c->source = source_dir_new(&c->loop, &c->store, o->paths, o->path_count, "default", on_store_changed, c);
     if (o->has_admin && !admin_start(c))
         return false;
@@ -490,6 +497,8 @@ static void control_end(struct control *c)
         source_api_free(c->api);
     if (c->dns != NULL)
         dns_free(c->dns);
+    conditions_free(c->conditions);
+    c->conditions = NULL;
     mailbox_close(c->mailbox, drop_mail);
     if (c->delivery != NULL)
         delivery_free(c->delivery);
@@ -511,6 +520,7 @@ static void control_end(struct control *c)
         snapshot_unref(c->snapshot);
     usage_free(&c->usage);
     compose_memory_free(&c->memory);
+    events_free(&c->events);
     store_free(&c->store);
     MAP_EACH (e, &c->endpoints)
         mem_free(e->value);

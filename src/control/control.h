@@ -7,7 +7,9 @@
 
 #include "base/metrics.h"
 #include "control/compose.h"
+#include "control/conditions.h"
 #include "control/dns.h"
+#include "control/events.h"
 #include "web/http_server.h"
 #include "control/options.h"
 #include "control/source_dir.h"
@@ -42,6 +44,8 @@ struct control {
     struct source_api *api; /* NULL: no Kubernetes API */
     struct usage_table usage;
     struct compose_memory memory;
+    struct conditions *conditions; /* NULL: nobody follows */
+    struct events events;
     uint64_t shape;            /* of the objects the newest snapshot was made of */
     struct snapshot *snapshot; /* newest published; one reference */
     uint64_t *adopted;         /* by worker: version */

@@ -5,6 +5,7 @@
  * file says of an object that kubectl applied.
  */
 #include "base/log.h"
+#include "control/conditions.h"
 #include "control/control.h"
 #include "kube/api.h"
 
@@ -19,6 +20,11 @@ struct source_api {
     struct control *c;
     struct kube_api *api;
     struct map shown; /* "Kind/ns/name" of files' objects -> struct shown */
+    struct map fresh; /* what was applied since the last settle -> struct fresh */
+};
+struct fresh {
+    enum kind kind;
+    char *ns, *name;
 };
 
 /* ---- down: from kubectl into the store ---- */
@@ -31,7 +37,30 @@ static void on_changed(void *arg, enum kind kind, const char *ns, const char *na
         store_text_set(&s->c->store, ORIGIN_KUBE_API, key, text, "default");
     else
         store_text_remove(&s->c->store, ORIGIN_KUBE_API, key);
+    if (text.p != NULL && s->api != NULL && map_get(&s->fresh, str_of(key)) == NULL) {
+        struct fresh *f = mem_alloc(sizeof *f);
+        *f = (struct fresh){kind, mem_strdup(ns), mem_strdup(name)};
+        map_set(&s->fresh, str_of(key), f);
+    }
     mem_free(key);
+}
+
+/* What was deleted and made again meanwhile may have the status it had, and nobody would tell it again. */
+static void tell_fresh(struct source_api *s)
+{
+    MAP_EACH (e, &s->fresh) {
+        struct fresh *f = e->value;
+        const struct store_object *o = store_find(&s->c->store, f->kind, f->ns, f->name);
+        char *status = o != NULL ? conditions_write(s->c, o, 0) : NULL;
+        if (status != NULL)
+            kube_api_set_status(s->api, f->kind, f->ns, f->name, status);
+        mem_free(status);
+        mem_free(f->ns);
+        mem_free(f->name);
+        mem_free(f);
+    }
+    map_free(&s->fresh);
+    s->fresh = (struct map){0};
 }
 
 static void on_settle(void *arg)
@@ -39,6 +68,7 @@ static void on_settle(void *arg)
     struct source_api *s = arg;
     if (store_settle(&s->c->store, loop_now(&s->c->loop) + 1) && s->c->life < LIFE_OVER)
         control_store_changed(s->c);
+    tell_fresh(s);
 }
 static const struct kube_api_ops api_ops = {on_changed, on_settle};
 
@@ -103,6 +133,18 @@ void source_api_ready(struct source_api *s)
     mem_free(text);
 }
 
+/* ---- status and events ---- */
+
+static void on_status(void *arg, enum kind kind, const char *ns, const char *name, const char *json)
+{
+    kube_api_set_status(((struct source_api *)arg)->api, kind, ns, name, json);
+}
+static void on_event(void *arg, enum kind kind, const char *ns, const char *name, const char *type, const char *reason,
+                     const char *message)
+{
+    kube_api_event(((struct source_api *)arg)->api, kind, ns, name, type, reason, message);
+}
+
 /* ---- life ---- */
 
 struct source_api *source_api_new(struct control *c)
@@ -119,8 +161,11 @@ struct source_api *source_api_new(struct control *c)
                                  .ops = &api_ops,
                                  .arg = s};
     s->api = kube_api_new(&c->loop, &o, &error);
-    if (s->api != NULL)
+    if (s->api != NULL) {
+        struct status_sink sink = {on_status, on_event, s};
+        conditions_add_sink(c, &sink);
         return s;
+    }
     log_line(LOG_ERROR, "%s", error);
     mem_free(error);
     mem_free(s);
