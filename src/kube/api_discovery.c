@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the API has: /version, /api, /apis, each group's versions and resources; the OpenAPI documents; and the CRDs of
- * the kinds that are CRDs elsewhere, read-only.
- *
- * /openapi/v2 is an empty document on purpose: clients that know no other one take it for "no schema known" and leave
- * checking to the server, which is where it happens anyway. Its Content-Type must be a plain MIME type.
+ * What the API has: /version, /api, /apis, each group's versions and resources; and the CRDs of the kinds that are CRDs
+ * elsewhere, read-only.
  */
 #include <stdio.h>
 
-#include "base/list.h"
-#include "conf/schema_openapi.h"
 #include "kube/api_priv.h"
 
 /* ---- small documents ---- */
@@ -135,7 +130,7 @@ static json_t *resources_json(struct str group, struct str version)
 
 /* ---- routes ---- */
 
-static struct str without_slash(struct str path)
+struct str api_path_trim(struct str path)
 {
     return path.n > 1 && path.p[path.n - 1] == '/' ? str_upto(path, path.n - 1) : path;
 }
@@ -151,7 +146,7 @@ static unsigned slashes(struct str s)
 bool api_discovery_path(struct str path)
 {
     static const char *const plain[] = {"/", "/version", "/api", "/apis", "/healthz", "/readyz", "/livez", "/api/v1"};
-    struct str p = without_slash(path);
+    struct str p = api_path_trim(path);
     for (size_t i = 0; i < ARRAY_LEN(plain); i++)
         if (str_is(p, plain[i]))
             return true;
@@ -172,7 +167,7 @@ static json_t *apis_json(struct str rest)
 void api_discovery(struct kube_api *api, const struct http_request *r, struct http_response *out)
 {
     (void)api;
-    struct str p = without_slash(r->path);
+    struct str p = api_path_trim(r->path);
     json_t *j = NULL;
     if (!str_is(r->method, "GET") && !str_is(r->method, "HEAD")) {
         api_fail(out, 405, "MethodNotAllowed", NULL, "the server does not allow this method on the requested resource");
@@ -200,152 +195,6 @@ void api_discovery(struct kube_api *api, const struct http_request *r, struct ht
         api_fail(out, 404, "NotFound", json_object(), "the server could not find the requested resource");
 }
 
-/* ---- OpenAPI ---- */
-
-static json_t *schema_of(const struct api_type *t)
-{
-    struct strbuf text = {0};
-    char *error, *duplicate;
-    if (t->conf_kind >= 0)
-        schema_write_openapi((enum kind)t->conf_kind, &text);
-    else
-        strbuf_addz(
-            &text,
-            "{\"type\":\"object\",\"properties\":{\"spec\":{\"type\":\"object\"},\"status\":{\"type\":\"object\"}}}");
-    json_t *schema = json_of_text(strbuf_str(&text), &error, &duplicate);
-    ASSERT(schema != NULL); /* made here */
-    strbuf_free(&text);
-    json_t *properties = json_object_get(schema, "properties"), *all = json_object();
-    json_object_set_new(
-        all, "apiVersion",
-        json_pack("{s:s, s:s}", "type", "string", "description", "The group and version of this object's form."));
-    json_object_set_new(all, "kind", json_pack("{s:s, s:s}", "type", "string", "description", "What this object is."));
-    json_object_set_new(
-        all, "metadata",
-        json_pack("{s:s, s:{s:{s:s}, s:{s:s}, s:{s:s, s:{s:s}}, s:{s:s, s:{s:s}}, s:{s:s}, s:{s:s}, s:{s:s, s:s}}}",
-                  "type", "object", "properties", "name", "type", "string", "namespace", "type", "string", "labels",
-                  "type", "object", "additionalProperties", "type", "string", "annotations", "type", "object",
-                  "additionalProperties", "type", "string", "uid", "type", "string", "resourceVersion", "type",
-                  "string", "generation", "type", "integer", "format", "int64"));
-    json_object_update(all, properties);
-    json_object_set_new(schema, "properties", all);
-    if (t->conf_kind >= 0)
-        json_set_text(schema, "description", schema_kind_description((enum kind)t->conf_kind));
-    return schema;
-}
-
-static json_t *gvk_json(const struct api_type *t, const char *version)
-{
-    return json_pack("{s:s, s:s, s:s}", "group", t->group, "version", version, "kind", t->kind);
-}
-
-/* "io.istio.extensions.v1alpha1.WasmPlugin" */
-static char *schema_name(const struct api_type *t, const char *version)
-{
-    struct strbuf b = {0};
-    struct str rest = str_of(t->group[0] != '\0' ? t->group : "core.api.k8s.io");
-    while (rest.n > 0) {
-        size_t at = rest.n;
-        while (at > 0 && rest.p[at - 1] != '.')
-            at--;
-        strbuf_add(&b, str_from(rest, at));
-        strbuf_addc(&b, '.');
-        rest = str_upto(rest, at > 0 ? at - 1 : 0);
-    }
-    strbuf_printf(&b, "%s.%s", version, t->kind);
-    return strbuf_take(&b);
-}
-
-static json_t *parameter(const char *name)
-{
-    return json_pack("{s:s, s:s, s:{s:s}}", "name", name, "in", "query", "schema", "type", "string");
-}
-
-static void add_path(json_t *paths, const struct api_type *t, const char *version)
-{
-    char *base = t->group[0] != '\0' ? mem_printf("/apis/%s/%s", t->group, version) : mem_printf("/api/%s", version);
-    char *path = mem_printf("%s%s/%s/{name}", base, t->namespaced ? "/namespaces/{namespace}" : "", t->plural);
-    static const char *const methods[] = {"get", "put", "post", "patch", "delete"};
-    json_t *item = json_object();
-    for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
-        json_t *op =
-            json_pack("{s:{s:{s:s}}, s:o, s:s}", "responses", "200", "description", "OK",
-                      "x-kubernetes-group-version-kind", gvk_json(t, version), "x-kubernetes-action", methods[i]);
-        if (i > 0)
-            json_object_set_new(
-                op, "parameters",
-                json_pack("[o, o, o]", parameter("dryRun"), parameter("fieldValidation"), parameter("fieldManager")));
-        json_object_set_new(item, methods[i], op);
-    }
-    json_object_set_new(paths, path, item);
-    mem_free(base);
-    mem_free(path);
-}
-
-static json_t *openapi_document(struct str group, struct str version)
-{
-    json_t *schemas = json_object(), *paths = json_object();
-    char *v = str_dup(version);
-    for (size_t i = 0; i < api_type_count; i++) {
-        const struct api_type *t = &api_types[i];
-        if (!str_is(group, t->group) || !api_type_serves(t, version))
-            continue;
-        char *name = schema_name(t, v);
-        json_t *schema = schema_of(t);
-        json_object_set_new(schema, "x-kubernetes-group-version-kind", json_pack("[o]", gvk_json(t, v)));
-        json_object_set_new(schemas, name, schema);
-        add_path(paths, t, v);
-        mem_free(name);
-    }
-    mem_free(v);
-    bool any = json_object_size(schemas) > 0;
-    json_t *d = json_pack("{s:s, s:{s:s, s:s}, s:o, s:{s:o}}", "openapi", "3.0.0", "info", "title", "Weir", "version",
-                          WEIR_VERSION, "paths", paths, "components", "schemas", schemas);
-    if (any)
-        return d;
-    json_decref(d);
-    return NULL;
-}
-
-static void add_to_index(json_t *paths, const struct api_type *t)
-{
-    const char *const *v = api_type_versions(t);
-    for (; *v != NULL; v++) {
-        char *name = t->group[0] != '\0' ? mem_printf("apis/%s/%s", t->group, *v) : mem_printf("api/%s", *v);
-        /* The hash lets clients keep a document: it must change with what Weir reads. */
-        char *url = mem_printf("/openapi/v3/%s?hash=%s", name, WEIR_VERSION);
-        json_object_set_new(paths, name, json_pack("{s:s}", "serverRelativeURL", url));
-        mem_free(name);
-        mem_free(url);
-    }
-}
-
-void api_openapi(struct kube_api *api, const struct http_request *r, struct http_response *out)
-{
-    (void)api;
-    struct str p = without_slash(r->path);
-    json_t *j = NULL;
-    if (str_is(p, "/openapi/v2")) {
-        out->content_type = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-        return;
-    }
-    if (str_is(p, "/openapi/v3")) {
-        json_t *paths = json_object();
-        for (size_t i = 0; i < api_type_count; i++)
-            add_to_index(paths, &api_types[i]);
-        j = json_pack("{s:o}", "paths", paths);
-    } else if (str_starts(p, STR("/openapi/v3/apis/"))) {
-        struct str rest = str_from(p, 17), group = str_split(&rest, '/');
-        j = rest.p != NULL ? openapi_document(group, rest) : NULL;
-    } else if (str_starts(p, STR("/openapi/v3/api/"))) {
-        j = openapi_document(STR(""), str_from(p, 16));
-    }
-    if (j != NULL)
-        api_json(out, 200, j);
-    else
-        api_fail(out, 404, "NotFound", json_object(), "the server could not find the requested resource");
-}
-
 /* ---- CRDs ---- */
 
 static json_t *crd_versions(const struct api_type *t)
@@ -355,7 +204,7 @@ static json_t *crd_versions(const struct api_type *t)
     for (size_t i = 0; v[i] != NULL; i++)
         json_array_append_new(list,
                               json_pack("{s:s, s:b, s:b, s:{s:o}, s:{s:{}}}", "name", v[i], "served", 1, "storage",
-                                        i == 0, "schema", "openAPIV3Schema", schema_of(t), "subresources", "status"));
+                                        i == 0, "schema", "openAPIV3Schema", api_schema(t), "subresources", "status"));
     return list;
 }
 

@@ -189,6 +189,10 @@ json_t *api_table(const struct api_request *r, json_t *const *objects, size_t n,
                   size_t remaining);
 void api_discovery(struct kube_api *api, const struct http_request *r, struct http_response *out);
 bool api_discovery_path(struct str path);
+/* Without a slash at its end. */
+struct str api_path_trim(struct str path);
+/* OpenAPI schema of a kind, with metadata. */
+json_t *api_schema(const struct api_type *t);
 void api_openapi(struct kube_api *api, const struct http_request *r, struct http_response *out);
 /* The CRDs of the kinds that are CRDs elsewhere, as objects. */
 void api_crds_make(struct kube_api *api);
