@@ -17,7 +17,8 @@ static const uint64_t CACHE_BYTES_DEFAULT = 2ull << 30;
 static const char help_text[] =
     "usage: weir run [OPTIONS] [PATH...]\n"
     "\n"
-    "Serves the resources in files or directories (default: ., or none with --kubernetes) and reloads when they "
+    "Serves the resources in files or directories (default: .; with --kubernetes or --kube-api none) and reloads when "
+    "they\n"
     "change.\n"
     "\n"
     "  --name N             who this gateway is (default weir)\n"
@@ -25,6 +26,8 @@ static const char help_text[] =
     "  --labels k=v,...     its labels, which selectors match (default istio=ingressgateway)\n"
     "  --admin ADDR         admin and metrics (default 127.0.0.1:15000; \"off\": none)\n"
     "  --admin-any-address  allow an --admin address that is not loopback\n"
+    "  --kube-api ADDR      serve kubectl on this loopback address (127.0.0.1:8080: kubectl finds it by itself)\n"
+    "  --state-dir DIR      objects that kubectl applied (default: $XDG_STATE_HOME/weir/NAME)\n"
     "  --workers N          worker threads (default: one for each CPU)\n"
     "  --log-level L        trace, debug, info (default), warn, error, critical, off\n"
     "  --cache-dir DIR      modules and their native code (default: $XDG_CACHE_HOME/weir/modules)\n"
@@ -50,6 +53,16 @@ static char *default_cache_dir(void)
     if (home != NULL && home[0] == '/' && home[1] != '\0')
         return mem_printf("%s/.cache/weir/modules", home);
     return mem_printf("/tmp/weir-%u/modules", (unsigned)geteuid());
+}
+
+static char *default_state_dir(const char *name)
+{
+    const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    if (xdg != NULL && xdg[0] == '/')
+        return mem_printf("%s/weir/%s", xdg, name);
+    if (home != NULL && home[0] == '/' && home[1] != '\0')
+        return mem_printf("%s/.local/state/weir/%s", home, name);
+    return mem_printf("/var/lib/weir/%s", name);
 }
 
 static char *own_program(void)
@@ -105,7 +118,7 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->kubernetes = true;
         return CLI_OK;
     }
-    static const char *const later[] = {"kube-api", "registry"};
+    static const char *const later[] = {"registry"};
     for (size_t i = 0; i < ARRAY_LEN(later); i++)
         if (str_is(name, later[i]))
             return cli_usage_error("run", "--%s is not supported yet", a->name);
@@ -118,6 +131,8 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->identity.ns = mem_strdup(v);
     else if (str_is(name, "cache-dir"))
         o->cache_dir = v;
+    else if (str_is(name, "state-dir"))
+        o->state_dir = v;
     else if (str_is(name, "dns-servers"))
         o->dns_servers = v;
     else if (str_is(name, "kubeconfig"))
@@ -143,6 +158,10 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->has_admin = strcmp(v, "off") != 0;
         if (o->has_admin && !addr_parse(str_of(v), &o->admin))
             return cli_usage_error("run", "--admin \"%s\": want IP:PORT", v);
+    } else if (str_is(name, "kube-api")) {
+        o->has_kube_api = true;
+        if (!addr_parse(str_of(v), &o->kube_api) || !addr_is_loopback(&o->kube_api))
+            return cli_usage_error("run", "--kube-api \"%s\": want a loopback IP:PORT, such as 127.0.0.1:8080", v);
     } else if (str_is(name, "workers")) {
         if (!number(v, 1, 256, &n))
             return cli_usage_error("run", "--workers \"%s\": want 1 to 256", v);
@@ -218,7 +237,7 @@ static int read_args(struct cli_args *a, struct control_options *o, const char *
     bool cluster_options = o->kubeconfig != NULL || o->label_selector != NULL || o->watch_namespace_count > 0;
     if (cluster_options && !o->kubernetes)
         return cli_usage_error("run", "--kubeconfig, --watch-namespace and --label-selector are for --kubernetes");
-    if (o->path_count == 0 && !o->kubernetes)
+    if (o->path_count == 0 && !o->kubernetes && !o->has_kube_api)
         paths[o->path_count++] = ".";
     for (size_t i = 0; i < o->path_count; i++)
         if (access(paths[i], F_OK) != 0)
@@ -234,8 +253,11 @@ static int serve(struct control_options *o)
 {
     fill_defaults(o);
     char *cache = o->cache_dir == NULL ? default_cache_dir() : NULL, *program = own_program();
+    char *state = o->state_dir == NULL ? default_state_dir(o->identity.name) : NULL;
     if (cache != NULL)
         o->cache_dir = cache;
+    if (state != NULL)
+        o->state_dir = state;
     o->program = program;
     const char *delay = getenv("WEIR_TEST_COMPILE_DELAY_MS");
     uint64_t ms = 0;
@@ -246,6 +268,7 @@ static int serve(struct control_options *o)
     int code = control_run(o);
     log_stop();
     mem_free(cache);
+    mem_free(state);
     mem_free(program);
     return code;
 }

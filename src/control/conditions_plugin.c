@@ -8,8 +8,8 @@
 #include "control/conditions_priv.h"
 
 /* The steps, in order; each is a condition. */
-enum step { STEP_FETCH, STEP_VERIFY, STEP_COMPILE, STEP_CONFIGURE, STEP_COUNT };
-static const char *const step_types[STEP_COUNT] = {"Fetched", "Verified", "Compiled", "Configured"};
+enum step { PLUGIN_STEP_FETCH, PLUGIN_STEP_VERIFY, PLUGIN_STEP_COMPILE, PLUGIN_STEP_CONFIGURE, PLUGIN_STEP_COUNT };
+static const char *const step_types[PLUGIN_STEP_COUNT] = {"Fetched", "Verified", "Compiled", "Configured"};
 
 static enum step step_that_failed(const char *reason)
 {
@@ -17,26 +17,28 @@ static enum step step_that_failed(const char *reason)
         const char *reason;
         enum step step;
     } table[] = {
-        {"BadModule", STEP_VERIFY},        {"DigestMismatch", STEP_VERIFY},     {"SignatureMissing", STEP_VERIFY},
-        {"SignatureInvalid", STEP_VERIFY}, {"BadImage", STEP_VERIFY},           {"NoModule", STEP_VERIFY},
-        {"CacheFailed", STEP_COMPILE},     {"CompileFailed", STEP_COMPILE},     {"LinkFailed", STEP_CONFIGURE},
-        {"StartFailed", STEP_CONFIGURE},   {"ConfigureFailed", STEP_CONFIGURE},
+        {"BadModule", PLUGIN_STEP_VERIFY},          {"DigestMismatch", PLUGIN_STEP_VERIFY},
+        {"SignatureMissing", PLUGIN_STEP_VERIFY},   {"SignatureInvalid", PLUGIN_STEP_VERIFY},
+        {"BadImage", PLUGIN_STEP_VERIFY},           {"NoModule", PLUGIN_STEP_VERIFY},
+        {"CacheFailed", PLUGIN_STEP_COMPILE},       {"CompileFailed", PLUGIN_STEP_COMPILE},
+        {"LinkFailed", PLUGIN_STEP_CONFIGURE},      {"StartFailed", PLUGIN_STEP_CONFIGURE},
+        {"ConfigureFailed", PLUGIN_STEP_CONFIGURE},
     };
     for (size_t i = 0; i < ARRAY_LEN(table); i++)
         if (strcmp(table[i].reason, reason) == 0)
             return table[i].step;
-    return STEP_FETCH;
+    return PLUGIN_STEP_FETCH;
 }
 
-/* The step the newest text is at; STEP_COUNT: all are done. */
+/* The step the newest text is at; PLUGIN_STEP_COUNT: all are done. */
 static enum step step_now(const struct delivery_item *item)
 {
     switch (item->stage) {
-    case DELIVERY_FETCH: return STEP_FETCH;
-    case DELIVERY_COMPILE: return STEP_COMPILE;
-    case DELIVERY_BUILD: return STEP_CONFIGURE;
+    case DELIVERY_FETCH: return PLUGIN_STEP_FETCH;
+    case DELIVERY_COMPILE: return PLUGIN_STEP_COMPILE;
+    case DELIVERY_BUILD: return PLUGIN_STEP_CONFIGURE;
     case DELIVERY_ADOPT:
-    case DELIVERY_PROGRAMMED: return STEP_COUNT;
+    case DELIVERY_PROGRAMMED: return PLUGIN_STEP_COUNT;
     case DELIVERY_FAILED: break;
     }
     return step_that_failed(item->reason != NULL ? item->reason : "");
@@ -152,14 +154,14 @@ static void step_done(const struct condition_subject *s, const struct delivery_i
     const struct wasm_plugin *p = plugin_of(s);
     const char *type = step_types[step];
     switch (step) {
-    case STEP_FETCH: {
+    case PLUGIN_STEP_FETCH: {
         struct strbuf url = {0};
         url_write_public(p->url, &url);
         condition_add(out, "", type, CONDITION_TRUE, "Fetched", "from %.*s", STR_ARG(strbuf_str(&url)));
         strbuf_free(&url);
         break;
     }
-    case STEP_VERIFY:
+    case PLUGIN_STEP_VERIFY:
         if (p->sha256 != NULL)
             condition_add(out, "", type, CONDITION_TRUE, "DigestMatches", "%s is what spec.sha256 asks for", p->sha256);
         else
@@ -167,14 +169,14 @@ static void step_done(const struct condition_subject *s, const struct delivery_i
                           "a valid Proxy-Wasm module; the text asks for no digest%s",
                           p->verification_key != NULL ? "" : " and no signature");
         break;
-    case STEP_COMPILE:
+    case PLUGIN_STEP_COMPILE:
         condition_add(out, "", type, CONDITION_TRUE, "Compiled", "native code of this machine is there");
         break;
-    case STEP_CONFIGURE:
+    case PLUGIN_STEP_CONFIGURE:
         condition_add(out, "", type, CONDITION_TRUE, "Configured",
                       "a VM for each of %u workers has started and taken the configuration", s->c->worker_count);
         break;
-    case STEP_COUNT: break;
+    case PLUGIN_STEP_COUNT: break;
     }
     (void)item;
 }
@@ -189,7 +191,7 @@ static void steps(const struct condition_subject *s, const struct delivery_item 
 {
     enum step now = step_now(item);
     bool failed = item->stage == DELIVERY_FAILED;
-    for (enum step i = STEP_FETCH; i < STEP_COUNT; i++) {
+    for (enum step i = PLUGIN_STEP_FETCH; i < PLUGIN_STEP_COUNT; i++) {
         if (i < now)
             step_done(s, item, i, out);
         else if (i == now && failed)
@@ -257,7 +259,7 @@ static void not_in_use(const struct condition_subject *s, const char *errors, st
 {
     const struct delivery_item *item = s->o->good != NULL ? item_of(s) : NULL;
     condition_add(out, "", "Accepted", CONDITION_FALSE, "Invalid", "%s", errors);
-    for (enum step i = STEP_FETCH; i < STEP_COUNT; i++)
+    for (enum step i = PLUGIN_STEP_FETCH; i < PLUGIN_STEP_COUNT; i++)
         condition_add(out, "", step_types[i], CONDITION_UNKNOWN, "Invalid", "the newest text is not in use");
     condition_add(out, "", "Programmed", CONDITION_FALSE, "Invalid", "the newest text is not in use; %s",
                   s->o->good == NULL                   ? "no good version of it is known"
