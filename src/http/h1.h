@@ -128,6 +128,8 @@ bool h1_wants_input(const struct h1 *h);
 /* Server: a complete response of the codec's own, Connection: close. Body is text/plain. Forgets the leg without any
  * event. Only while no response has begun; does nothing otherwise. */
 void h1_send_error(struct h1 *h, unsigned status, struct str body);
+/* With the owner's fields (borrowed) beside the framing. */
+void h1_send_error_with(struct h1 *h, unsigned status, const struct headers *fields, struct str body);
 /* Client: begins an exchange on an idle connection. Keeps stream and ops until detached; arena is where the response
  * head goes. */
 void h1_begin_request(struct h1 *h, struct arena *arena, const struct leg_ops *ops, void *stream);

@@ -726,6 +726,31 @@ static void test_retire(void **state)
     assert_int_equal(f->last.generation, 99);
 }
 
+static void test_retired_gets_its_answers(void **state)
+{
+    struct fixture *f = *state;
+    struct plugin_vm *pv = start(f);
+    struct http_call spec = {.id = 1, .cluster = STR("known")};
+    void *handle;
+
+    assert_int_equal(pv->ops->http_call(pv->host, &spec, &handle), ABI_OK);
+    struct call *call = last_call;
+    plugin_slot_retire(&f->w, 7);
+    plugin_slot_unref(f->slot);
+    f->slot = NULL;
+    turn(f);
+    assert_int_equal(vms_freed, 0);
+    unsigned answers_before = pv->answers;
+    call->done(call->arg, call, NULL, NULL, NULL, NULL);
+    mem_free(call);
+    assert_int_equal(pv->answers, answers_before + 1);
+    assert_int_equal(vms_freed, 0); /* not from inside */
+    turn(f);
+    assert_int_equal(vms_freed, 1);
+    assert_int_equal(calls_cancelled, 0);
+    assert_int_equal(f->freed, 1);
+}
+
 static void test_swap(void **state)
 {
     struct fixture *f = *state;
@@ -984,6 +1009,7 @@ int main(void)
         T(test_quarantine_and_probe),
         T(test_failing_probe_doubles_the_back_off),
         cmocka_unit_test_setup_teardown(test_retire, setup, teardown_gone),
+        cmocka_unit_test_setup_teardown(test_retired_gets_its_answers, setup, teardown_gone),
         T(test_swap),
         T(test_queue_event_reaches_the_worker),
         T(test_ticks),
