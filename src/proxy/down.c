@@ -415,7 +415,7 @@ static void on_bad_request(struct h1 *h, enum leg_error error, const char *why)
 
     (void)why;
     if (h->leg.stream != NULL) {
-        stream_bad_head(h->leg.stream, error, h->bad_status);
+        stream_bad_request(h->leg.stream, error, h->bad_status);
         return;
     }
     /* From 500 on it was our response that could not be written. */
