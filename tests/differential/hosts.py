@@ -42,7 +42,7 @@ class Filter:
 
     def text(self):
         """As Istio delivers pluginConfig: compact JSON."""
-        return self.config if isinstance(self.config, str) or self.config is None else json.dumps(self.config)
+        return self.config if isinstance(self.config, str) or self.config is None else json.dumps(self.config, separators=(",", ":"))
 
 
 class EnvoyHost:
