@@ -36,8 +36,10 @@ def _address(port):
 class Filter:
     """What both hosts are told of a filter."""
 
-    def __init__(self, wasm, config=None, name="puppet", headers_only=False, env=None, fail="FAIL_CLOSE"):
+    def __init__(self, wasm, config=None, name="puppet", headers_only=False, env=None, fail="FAIL_CLOSE", annotations=None):
+        """annotations: Weir's alone."""
         self.wasm, self.config, self.name, self.headers_only = str(wasm), config, name, headers_only
+        self.annotations = {**({"plugin.weir/on-headers-pause": "headers"} if headers_only else {}), **(annotations or {})}
         self.env, self.fail = env or {}, fail
 
     def text(self):
@@ -47,7 +49,7 @@ class Filter:
 
 class EnvoyHost:
     name = "envoy"
-    log_line = re.compile(r"wasm log(?: \S+)*?: (.*)$")
+    log_line = re.compile(r"wasm log [^:]*: (.*)$")
 
     def __init__(self, directory, filters, upstream, buffer_bytes=None, level="trace"):
         self.port, self.admin = free_port(), free_port()
@@ -140,7 +142,7 @@ class WeirHost:
         plugins = []
         for i, f in enumerate(filters):
             p = res.plugin(f.name, f.wasm, None, priority=1000 - i, pluginName=f.name, failStrategy=f.fail,
-                           annotations={"plugin.weir/on-headers-pause": "headers"} if f.headers_only else None)
+                           annotations=f.annotations)
             if f.config is not None:
                 p["spec"]["pluginConfig"] = f.config
             if f.env:
