@@ -9,23 +9,38 @@
 
 #include "base/log.h"
 #include "cli/cli.h"
+#include "conf/number.h"
 #include "control/options.h"
+
+static const uint64_t CACHE_BYTES_DEFAULT = 2ull << 30;
 
 static const char help_text[] =
     "usage: weir run [OPTIONS] [PATH...]\n"
     "\n"
-    "Serves the resources in files or directories (default: .) and reloads when they change.\n"
+    "Serves the resources in files or directories (default: .; with --kubernetes or --kube-api none) and reloads when "
+    "they\n"
+    "change.\n"
     "\n"
     "  --name N             who this gateway is (default weir)\n"
     "  --namespace NS       its namespace (default istio-system)\n"
     "  --labels k=v,...     its labels, which selectors match (default istio=ingressgateway)\n"
     "  --admin ADDR         admin and metrics (default 127.0.0.1:15000; \"off\": none)\n"
     "  --admin-any-address  allow an --admin address that is not loopback\n"
+    "  --kube-api ADDR      serve kubectl on this loopback address (127.0.0.1:8080: kubectl finds it by itself)\n"
+    "  --state-dir DIR      objects that kubectl applied (default: $XDG_STATE_HOME/weir/NAME)\n"
     "  --workers N          worker threads (default: one for each CPU)\n"
     "  --log-level L        trace, debug, info (default), warn, error, critical, off\n"
-    "  --cache-dir DIR      compiled modules (default: $XDG_CACHE_HOME/weir/modules)\n"
+    "  --cache-dir DIR      modules and their native code (default: $XDG_CACHE_HOME/weir/modules)\n"
+    "  --cache-size SIZE    what it may hold; what is in use stays (default 2Gi; 0: no limit)\n"
+    "  --compile-tier T     auto (default: fast code first where waiting hurts), optimised, or fast\n"
+    "  --module-dir DIR     where file:// modules of plugins that came by kubectl or a cluster may lie\n"
+    "  --allow-host-env N,. variables of this process that such plugins may read\n"
     "  --drain-time S       seconds that streams get to end after SIGTERM (default 30)\n"
     "  --dns-servers LIST   servers to ask for hosts of ServiceEntries (default: the system's)\n"
+    "  --kubernetes         read resources from a Kubernetes cluster too\n"
+    "  --kubeconfig FILE    how to reach it (default: the pod's service account, else $KUBECONFIG or ~/.kube/config)\n"
+    "  --watch-namespace NS read this namespace only; may be given more than once (default: all)\n"
+    "  --label-selector SEL read only objects with these labels (not Services, EndpointSlices, Namespaces, classes)\n"
     "  --show-plugin-config /config shows pluginConfig, which may hold secrets\n"
     "\n"
     "Logs go to standard error, access logs to standard output. SIGTERM drains; a second one ends at once.\n";
@@ -40,6 +55,16 @@ static char *default_cache_dir(void)
     return mem_printf("/tmp/weir-%u/modules", (unsigned)geteuid());
 }
 
+static char *default_state_dir(const char *name)
+{
+    const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    if (xdg != NULL && xdg[0] == '/')
+        return mem_printf("%s/weir/%s", xdg, name);
+    if (home != NULL && home[0] == '/' && home[1] != '\0')
+        return mem_printf("%s/.local/state/weir/%s", home, name);
+    return mem_printf("/var/lib/weir/%s", name);
+}
+
 static char *own_program(void)
 {
     char path[4096];
@@ -50,6 +75,30 @@ static char *own_program(void)
 static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *out)
 {
     return str_to_u64(str_of(text), max, out) && *out >= min;
+}
+
+static void namespaces_add(struct control_options *o, const char *ns)
+{
+    const char **list = mem_alloc((o->watch_namespace_count + 1) * sizeof *list);
+    for (size_t i = 0; i < o->watch_namespace_count; i++)
+        list[i] = o->watch_namespaces[i];
+    list[o->watch_namespace_count++] = ns;
+    mem_free((void *)(uintptr_t)o->watch_namespaces);
+    o->watch_namespaces = list;
+}
+
+static void add_names(struct control_options *o, const char *list)
+{
+    struct str rest = str_of(list);
+    char **names = (char **)o->host_env;
+    while (rest.p != NULL) {
+        struct str one = str_trim(str_split(&rest, ','));
+        if (one.n == 0)
+            continue;
+        names = mem_realloc(names, (o->host_env_count + 1) * sizeof *names);
+        names[o->host_env_count++] = str_dup(one);
+    }
+    o->host_env = (const char *const *)names;
 }
 
 /* One option into o; CLI_OK, or the usage error it printed. */
@@ -65,7 +114,11 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->admin_any_address = true;
         return CLI_OK;
     }
-    static const char *const later[] = {"kube-api", "kubernetes", "kubeconfig", "registry"};
+    if (str_is(name, "kubernetes")) {
+        o->kubernetes = true;
+        return CLI_OK;
+    }
+    static const char *const later[] = {"registry"};
     for (size_t i = 0; i < ARRAY_LEN(later); i++)
         if (str_is(name, later[i]))
             return cli_usage_error("run", "--%s is not supported yet", a->name);
@@ -78,15 +131,37 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->identity.ns = mem_strdup(v);
     else if (str_is(name, "cache-dir"))
         o->cache_dir = v;
+    else if (str_is(name, "state-dir"))
+        o->state_dir = v;
     else if (str_is(name, "dns-servers"))
         o->dns_servers = v;
-    else if (str_is(name, "labels")) {
+    else if (str_is(name, "kubeconfig"))
+        o->kubeconfig = v;
+    else if (str_is(name, "label-selector"))
+        o->label_selector = v;
+    else if (str_is(name, "watch-namespace"))
+        namespaces_add(o, v);
+    else if (str_is(name, "module-dir"))
+        o->module_dir = v;
+    else if (str_is(name, "allow-host-env"))
+        add_names(o, v);
+    else if (str_is(name, "cache-size")) {
+        if (!number_parse_bytes(str_of(v), &o->cache_bytes))
+            return cli_usage_error("run", "--cache-size \"%s\": want a size such as 500Mi or 2Gi, or 0", v);
+    } else if (str_is(name, "compile-tier")) {
+        if (!tier_policy_parse(v, &o->tiers))
+            return cli_usage_error("run", "--compile-tier \"%s\": want auto, optimised or fast", v);
+    } else if (str_is(name, "labels")) {
         if (!cli_labels(v, &o->identity.labels))
             return cli_usage_error("run", "--labels \"%s\": want k=v,k=v", v);
     } else if (str_is(name, "admin")) {
         o->has_admin = strcmp(v, "off") != 0;
         if (o->has_admin && !addr_parse(str_of(v), &o->admin))
             return cli_usage_error("run", "--admin \"%s\": want IP:PORT", v);
+    } else if (str_is(name, "kube-api")) {
+        o->has_kube_api = true;
+        if (!addr_parse(str_of(v), &o->kube_api) || !addr_is_loopback(&o->kube_api))
+            return cli_usage_error("run", "--kube-api \"%s\": want a loopback IP:PORT, such as 127.0.0.1:8080", v);
     } else if (str_is(name, "workers")) {
         if (!number(v, 1, 256, &n))
             return cli_usage_error("run", "--workers \"%s\": want 1 to 256", v);
@@ -133,9 +208,13 @@ static void fill_defaults(struct control_options *o)
 
 static void options_free(struct control_options *o)
 {
+    for (size_t i = 0; i < o->host_env_count; i++)
+        mem_free((char *)o->host_env[i]);
+    mem_free((char **)o->host_env);
     mem_free(o->identity.name);
     mem_free(o->identity.ns);
     cli_labels_free(&o->identity.labels);
+    mem_free((void *)(uintptr_t)o->watch_namespaces);
 }
 
 /* CLI_OK: o is complete. *done: all was said already. */
@@ -155,7 +234,10 @@ static int read_args(struct cli_args *a, struct control_options *o, const char *
         if (code != CLI_OK)
             return code;
     }
-    if (o->path_count == 0)
+    bool cluster_options = o->kubeconfig != NULL || o->label_selector != NULL || o->watch_namespace_count > 0;
+    if (cluster_options && !o->kubernetes)
+        return cli_usage_error("run", "--kubeconfig, --watch-namespace and --label-selector are for --kubernetes");
+    if (o->path_count == 0 && !o->kubernetes && !o->has_kube_api)
         paths[o->path_count++] = ".";
     for (size_t i = 0; i < o->path_count; i++)
         if (access(paths[i], F_OK) != 0)
@@ -171,8 +253,11 @@ static int serve(struct control_options *o)
 {
     fill_defaults(o);
     char *cache = o->cache_dir == NULL ? default_cache_dir() : NULL, *program = own_program();
+    char *state = o->state_dir == NULL ? default_state_dir(o->identity.name) : NULL;
     if (cache != NULL)
         o->cache_dir = cache;
+    if (state != NULL)
+        o->state_dir = state;
     o->program = program;
     const char *delay = getenv("WEIR_TEST_COMPILE_DELAY_MS");
     uint64_t ms = 0;
@@ -183,13 +268,14 @@ static int serve(struct control_options *o)
     int code = control_run(o);
     log_stop();
     mem_free(cache);
+    mem_free(state);
     mem_free(program);
     return code;
 }
 
 int cli_run(int argc, char **argv)
 {
-    struct control_options o = {.has_admin = true, .drain_time_ms = 30000};
+    struct control_options o = {.has_admin = true, .drain_time_ms = 30000, .cache_bytes = CACHE_BYTES_DEFAULT};
     ASSERT(addr_parse(STR("127.0.0.1:15000"), &o.admin));
     const char **paths = mem_zalloc(((size_t)argc + 1) * sizeof *paths);
     struct cli_args a = {.argc = argc, .argv = argv};

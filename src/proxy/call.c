@@ -56,6 +56,7 @@ static void call_closed(struct loop_timer *timer) { mem_free(CONTAINER_OF(timer,
 static void call_free(struct call *c)
 {
     loop_task_cancel(&c->task);
+    cluster_unref(c->cluster);
     buf_fini(&c->body);
     arena_fini(&c->arena);
     loop_timer_close(&c->timer, call_closed);
@@ -446,6 +447,7 @@ enum abi_status call_start(struct worker *w, const struct http_call *spec, call_
     struct call *c = mem_zalloc(sizeof *c);
     c->worker = w;
     c->cluster = cluster;
+    cluster_ref(cluster);
     c->done = done;
     c->arg = arg;
     set_limits(c);

@@ -88,7 +88,7 @@ static void fetch(const char *fmt, ...)
     vsnprintf(url, sizeof url, fmt, args);
     va_end(args);
     forget();
-    fetch_start(fetcher, url, on_done, NULL);
+    fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done});
     assert_false(got.done); /* never before it returns */
     run_until(&loop, is_done, NULL);
 }
@@ -204,19 +204,19 @@ static void test_cancel(void **state)
     file_write(at("m.wasm"), "\0asm", 4);
     char url[400];
     snprintf(url, sizeof url, "http://127.0.0.1:%u/x", addr_port(&silent));
-    struct fetch *waiting = fetch_start(fetcher, url, on_done, NULL);
+    struct fetch *waiting = fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done});
     for (int i = 0; i < 5; i++)
         uv_run(&loop.uv, UV_RUN_NOWAIT);
     fetch_cancel(waiting);
-    fetch_cancel(fetch_start(fetcher, url, on_done, NULL)); /* at once */
+    fetch_cancel(fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done})); /* at once */
     snprintf(url, sizeof url, "file://%s", at("m.wasm"));
-    fetch_cancel(fetch_start(fetcher, url, on_done, NULL));
+    fetch_cancel(fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done}));
     fetch("http://127.0.0.1:%u/module", port()); /* only this one calls back */
     is_bytes("\0asm bytes", 10);
     /* Two are left for the end to deal with. */
-    fetch_start(fetcher, url, on_done, NULL);
+    fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done});
     snprintf(url, sizeof url, "http://127.0.0.1:%u/x", addr_port(&silent));
-    fetch_start(fetcher, url, on_done, NULL);
+    fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done});
     close(fd);
 }
 
