@@ -46,6 +46,47 @@ struct file_stamp {
     uint64_t device, inode, size, mtime_ns;
 };
 
+/* The way of an object's newest text, for its conditions. A step that has ended stays as it ended until a new text (or a
+ * retry, a re-check, the optimising compile) comes to it again; a step behind one that failed is WAITING. */
+enum delivery_step {
+    STEP_ACCEPT,    /* Weir takes the text: kind, type, and what a plugin from an API may name */
+    STEP_FETCH,     /* the module's bytes are here, and are what sha256 says */
+    STEP_VERIFY,    /* the signature is good (SKIPPED without verificationKey), the module is Proxy-Wasm of a known ABI */
+    STEP_COMPILE,   /* native code is there */
+    STEP_CONFIGURE, /* a VM for every worker has started and taken its configuration */
+    STEP_PROGRAM,   /* every worker has adopted it */
+    STEP_COUNT
+};
+enum delivery_step_state { STEP_WAITING, STEP_GOING, STEP_DONE, STEP_SKIPPED, STEP_FAILED };
+struct delivery_step_fact {
+    enum delivery_step_state state;
+    int64_t since_s;  /* wall clock, seconds since 1970, of the last change of state; 0: never changed */
+    uint64_t took_ms; /* from GOING to the end of it, the last time it ended */
+};
+enum delivery_source { SOURCE_NONE, SOURCE_FILE, SOURCE_HTTP, SOURCE_OCI };
+/* All texts are owned by the item; NULL or "" when not known (yet). None holds a credential. They tell of the newest
+ * text; what serves is in live_* (equal once the newest text is programmed). */
+struct delivery_facts {
+    struct delivery_step_fact steps[STEP_COUNT];
+    enum delivery_source source;
+    char *from;             /* where the bytes came from: "http://127.0.0.1:5000/my-wasm-filter:latest"; NULL */
+    char *progress;         /* while STEP_FETCH is GOING: "downloading 3 of 5 MiB"; NULL */
+    char *warning;          /* what looks wrong but stops nothing (a url that became oci:///, ...); NULL */
+    char module_sha256[65]; /* of the module's unpacked bytes */
+    char digest[80];        /* oci: "sha256:..." of the manifest */
+    char index_digest[80];  /* oci: of the index it was found in */
+    uint64_t module_bytes;
+    char tier[12];          /* of the code the newest text got: "fast" or "optimised" */
+    bool verified;          /* a signature was checked with verificationKey */
+    bool bytes_from_cache;  /* no layer or file was downloaded for it */
+    bool code_from_cache;   /* nothing was compiled for it */
+    int64_t retry_at_s;     /* wall clock of the next try; 0: none is planned */
+    int64_t recheck_at_s;   /* wall clock of the next look at the tag (plugin.weir/recheck-interval); 0: none */
+    unsigned rechecks;      /* looks at the tag since the text came */
+    char live_digest[80], live_tier[12]; /* of what serves now; live->sha256 is its module */
+    /* The newest failure's reason and message are item->reason and item->message, and the step is the FAILED one. */
+};
+
 struct delivery_retry;
 /* A plugin on one worker. */
 struct delivery_worker {
@@ -66,6 +107,7 @@ struct delivery_item {
     uint64_t adopt_version, live_changed_ms; /* the snapshot that carries live (0: not published yet) */
     enum delivery_stage stage;               /* of the newest text */
     enum plugin_absence absence;             /* while live is NULL */
+    struct delivery_facts facts;             /* for conditions */
     char *reason;                            /* CamelCase word of the newest text's failure; NULL */
     char *message;                           /* text of it; NULL */
     bool failure_said;                       /* the log's last word is that it is not active */
