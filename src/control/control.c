@@ -422,7 +422,7 @@ static bool control_start(struct control *c)
     c->adopted = mem_zalloc(c->worker_count * sizeof *c->adopted);
     for (unsigned i = 0; i < c->worker_count; i++)
         c->workers[i] = worker_start(i, c->worker_count, &o->identity, c->mailbox);
-    c->fetcher = fetcher_new(&c->loop);
+    c->fetcher = fetcher_new(&c->loop, NULL);
     c->compiler = compiler_new(&c->loop, o->program, o->compile_delay_ms);
     c->code = code_maker_new(&c->loop, c->cache, c->compiler);
     c->builder = builder_new(c->mailbox, &c->o->identity, BUILDER_THREADS);

@@ -10,7 +10,6 @@
 
 #include "base/log.h"
 #include "control/delivery_priv.h"
-#include "fetch/unwrap.h"
 
 struct delivery_work {
     struct delivery *owner;
@@ -235,17 +234,6 @@ static void work_bad(struct delivery_work *w, const char *reason, char *text /* 
 static void check_work(uv_work_t *uv)
 {
     struct delivery_work *w = uv->data;
-    const struct wasm_plugin *p = &w->resource->u.wasm_plugin;
-    if (p->scheme != URL_FILE) { /* as Istio: the digest is of what was unpacked */
-        work_bad(w, "BadModule", module_unwrap(&w->bytes, &w->n, FETCH_BYTES_MAX));
-        if (w->bad != NULL)
-            return;
-    }
-    sha256_hex(str_span(w->bytes, w->n), w->sha256);
-    if (p->sha256 != NULL && strcmp(p->sha256, w->sha256) != 0) {
-        work_bad(w, "DigestMismatch", mem_printf("sha256 is %s, spec.sha256 wants %s", w->sha256, p->sha256));
-        return;
-    }
     struct module_info info = {0};
     char *error = NULL;
     if (!module_info_parse(str_span(w->bytes, w->n), &info, &error)) {
@@ -296,24 +284,23 @@ static void work_fetched(void *arg, struct fetch_result *result)
     struct delivery_work *w = arg;
     w->fetch = NULL;
     if (result->error != NULL) {
-        work_fail(w, "FetchFailed", PLUGIN_FETCH_FAILED, result->retry ? AGAIN_SOON : AGAIN_NEVER, "%s", result->error);
+        bool bad = strcmp(result->reason, "BadModule") == 0 || strcmp(result->reason, "DigestMismatch") == 0;
+        work_fail(w, result->reason, bad ? PLUGIN_BAD_MODULE : PLUGIN_FETCH_FAILED,
+                  !result->retry ? AGAIN_NEVER
+                  : bad          ? AGAIN_LATER
+                                 : AGAIN_SOON,
+                  "%s", result->error);
         return;
     }
+    if (result->warning != NULL)
+        log_line(LOG_WARN, "plugin %s: %s", w->item->title, result->warning);
     w->bytes = result->bytes;
     w->n = result->n;
+    memcpy(w->sha256, result->module_sha256, sizeof w->sha256);
+    result->bytes = NULL;
     w->checking = true;
     w->uv.data = w;
     ASSERT(uv_queue_work(&w->owner->o.loop->uv, &w->uv, check_work, check_done) == 0);
-}
-
-static void work_fail_oci(struct delivery_work *w)
-{
-    struct strbuf url = {0};
-    url_write_public(w->resource->u.wasm_plugin.url, &url);
-    work_fail(w, "NotSupported", PLUGIN_FETCH_FAILED, AGAIN_NEVER,
-              "fetching from OCI registries is not supported yet (%.*s): use a file:// or http(s):// url",
-              STR_ARG(strbuf_str(&url)));
-    strbuf_free(&url);
 }
 
 void delivery_work_start(struct delivery *d, struct delivery_item *item)
@@ -330,8 +317,9 @@ void delivery_work_start(struct delivery *d, struct delivery_item *item)
     const struct wasm_plugin *p = &w->resource->u.wasm_plugin;
     if (p->type == PLUGIN_NETWORK)
         work_fail(w, "NotSupported", PLUGIN_BAD_MODULE, AGAIN_NEVER, "plugins of type NETWORK are not supported yet");
-    else if (p->scheme == URL_OCI)
-        work_fail_oci(w);
     else
-        w->fetch = fetch_start(d->o.fetcher, p->url, work_fetched, w);
+        w->fetch = fetch_start(d->o.fetcher, &(struct fetch_request){.url = p->url,
+                                                                     .sha256 = p->sha256,
+                                                                     .done = work_fetched,
+                                                                     .arg = w});
 }

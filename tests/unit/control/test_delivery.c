@@ -77,7 +77,7 @@ static void start(uint32_t compile_delay_ms)
     assert_non_null(cache);
     for (unsigned i = 0; i < WORKERS; i++)
         workers[i] = worker_start(i, WORKERS, &identity, mailbox);
-    fetcher = fetcher_new(&loop);
+    fetcher = fetcher_new(&loop, &(struct fetcher_options){.docker_config = ""});
     compiler = compiler_new(&loop, program, compile_delay_ms);
     maker = code_maker_new(&loop, cache, compiler);
     static const struct identity nobody;
@@ -374,9 +374,9 @@ static void test_wrong_bytes(void **state)
     assert_string_equal(item()->reason, "FetchFailed");
     assert_int_equal(item()->absence, PLUGIN_FETCH_FAILED);
     assert_true(item()->retry_ms > 0);
-    apply("url: 'oci://x/y:z'");
-    assert_int_equal(item()->stage, DELIVERY_FAILED);
-    assert_string_equal(item()->reason, "NotSupported");
+    apply("url: 'oci://x/Y:z'");
+    wait_for(DELIVERY_FAILED);
+    assert_string_equal(item()->reason, "BadReference");
     assert_int_equal(item()->retry_ms, 0);
     assert_null(item()->retry);
 }
