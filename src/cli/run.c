@@ -14,7 +14,7 @@
 static const char help_text[] =
     "usage: weir run [OPTIONS] [PATH...]\n"
     "\n"
-    "Serves the resources in files or directories (default: .) and reloads when they change.\n"
+    "Serves the resources in files or directories (default: ., or none with --kubernetes) and reloads when they change.\n"
     "\n"
     "  --name N             who this gateway is (default weir)\n"
     "  --namespace NS       its namespace (default istio-system)\n"
@@ -26,6 +26,10 @@ static const char help_text[] =
     "  --cache-dir DIR      compiled modules (default: $XDG_CACHE_HOME/weir/modules)\n"
     "  --drain-time S       seconds that streams get to end after SIGTERM (default 30)\n"
     "  --dns-servers LIST   servers to ask for hosts of ServiceEntries (default: the system's)\n"
+    "  --kubernetes         read resources from a Kubernetes cluster too\n"
+    "  --kubeconfig FILE    how to reach it (default: the pod's service account, else $KUBECONFIG or ~/.kube/config)\n"
+    "  --watch-namespace NS read this namespace only; may be given more than once (default: all)\n"
+    "  --label-selector SEL read only objects with these labels (not Services, EndpointSlices, Namespaces, classes)\n"
     "  --show-plugin-config /config shows pluginConfig, which may hold secrets\n"
     "\n"
     "Logs go to standard error, access logs to standard output. SIGTERM drains; a second one ends at once.\n";
@@ -52,6 +56,16 @@ static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *out)
     return str_to_u64(str_of(text), max, out) && *out >= min;
 }
 
+static void namespaces_add(struct control_options *o, const char *ns)
+{
+    const char **list = mem_alloc((o->watch_namespace_count + 1) * sizeof *list);
+    for (size_t i = 0; i < o->watch_namespace_count; i++)
+        list[i] = o->watch_namespaces[i];
+    list[o->watch_namespace_count++] = ns;
+    mem_free((void *)(uintptr_t)o->watch_namespaces);
+    o->watch_namespaces = list;
+}
+
 /* One option into o; CLI_OK, or the usage error it printed. */
 static int take_option(struct cli_args *a, struct control_options *o)
 {
@@ -65,7 +79,11 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->admin_any_address = true;
         return CLI_OK;
     }
-    static const char *const later[] = {"kube-api", "kubernetes", "kubeconfig", "registry"};
+    if (str_is(name, "kubernetes")) {
+        o->kubernetes = true;
+        return CLI_OK;
+    }
+    static const char *const later[] = {"kube-api", "registry"};
     for (size_t i = 0; i < ARRAY_LEN(later); i++)
         if (str_is(name, later[i]))
             return cli_usage_error("run", "--%s is not supported yet", a->name);
@@ -80,6 +98,12 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->cache_dir = v;
     else if (str_is(name, "dns-servers"))
         o->dns_servers = v;
+    else if (str_is(name, "kubeconfig"))
+        o->kubeconfig = v;
+    else if (str_is(name, "label-selector"))
+        o->label_selector = v;
+    else if (str_is(name, "watch-namespace"))
+        namespaces_add(o, v);
     else if (str_is(name, "labels")) {
         if (!cli_labels(v, &o->identity.labels))
             return cli_usage_error("run", "--labels \"%s\": want k=v,k=v", v);
@@ -136,6 +160,7 @@ static void options_free(struct control_options *o)
     mem_free(o->identity.name);
     mem_free(o->identity.ns);
     cli_labels_free(&o->identity.labels);
+    mem_free((void *)(uintptr_t)o->watch_namespaces);
 }
 
 /* CLI_OK: o is complete. *done: all was said already. */
@@ -155,7 +180,10 @@ static int read_args(struct cli_args *a, struct control_options *o, const char *
         if (code != CLI_OK)
             return code;
     }
-    if (o->path_count == 0)
+    bool cluster_options = o->kubeconfig != NULL || o->label_selector != NULL || o->watch_namespace_count > 0;
+    if (cluster_options && !o->kubernetes)
+        return cli_usage_error("run", "--kubeconfig, --watch-namespace and --label-selector are for --kubernetes");
+    if (o->path_count == 0 && !o->kubernetes)
         paths[o->path_count++] = ".";
     for (size_t i = 0; i < o->path_count; i++)
         if (access(paths[i], F_OK) != 0)

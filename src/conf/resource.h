@@ -51,8 +51,12 @@ const char *labels_get(const struct labels *l, const char *key);
 /* Every pair of `wanted` is in l (an empty wanted matches everything). */
 bool labels_match(const struct labels *l, const struct labels *wanted);
 
+/* Whose text an object is. What came over a network is trusted with less than the operator's own files: delivery asks. */
+enum store_origin { ORIGIN_FILE, ORIGIN_KUBE_API, ORIGIN_CLUSTER };
+
 struct meta {
     enum kind kind;
+    enum store_origin origin; /* of resources_parse: ORIGIN_FILE; the store sets what it was told */
     char *api_version;
     char *ns; /* "" for cluster-scoped kinds */
     char *name;

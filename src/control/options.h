@@ -21,6 +21,11 @@ struct control_options {
     bool show_plugin_config;   /* /config shows pluginConfig */
     const char *program;       /* path of this executable, for the compiler child */
     const char *dns_servers;   /* NULL: the system's */
+    bool kubernetes;                  /* resources from a cluster too */
+    const char *kubeconfig;           /* NULL: the pod's service account, $KUBECONFIG or ~/.kube/config */
+    const char *const *watch_namespaces; /* none: all */
+    size_t watch_namespace_count;
+    const char *label_selector; /* of the cluster's objects that configure Weir; NULL */
     uint32_t compile_delay_ms; /* for tests: the compiler child waits this long first (WEIR_TEST_COMPILE_DELAY_MS) */
 };
 

@@ -7,6 +7,7 @@
 #include "control/store.h"
 
 struct store_file {
+    enum store_origin origin;
     char *path;
     char *text; /* of the newest version, to see whether anything changed */
     size_t text_bytes;
@@ -55,20 +56,22 @@ static bool diag_same(const struct diag *a, const struct diag *b)
 
 static bool text_same(const char *a, const char *b) { return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0); }
 
-static struct store_file *file_find_or_make(struct store *s, const char *path)
+static struct store_file *file_find_or_make(struct store *s, enum store_origin origin, const char *path)
 {
     struct store_file *f = map_get(&s->files, str_of(path));
     if (f == NULL) {
         f = mem_zalloc(sizeof *f);
+        f->origin = origin;
         f->path = mem_strdup(path);
         map_set(&s->files, str_of(path), f);
     }
     return f;
 }
 
-void store_file_set(struct store *s, const char *path, struct str text, const char *error, const char *default_ns)
+static void text_set(struct store *s, enum store_origin origin, const char *path, struct str text, const char *error,
+                     const char *default_ns)
 {
-    struct store_file *f = file_find_or_make(s, path);
+    struct store_file *f = file_find_or_make(s, origin, path);
     if (!text_same(f->error, error)) {
         mem_free(f->error);
         f->error = error != NULL ? mem_strdup(error) : NULL;
@@ -82,7 +85,10 @@ void store_file_set(struct store *s, const char *path, struct str text, const ch
     s->files_changed = true;
 
     struct documents docs = {0};
-    resources_parse(str_span(f->text, f->text_bytes), path, default_ns, &docs);
+    resources_parse(str_span(f->text, f->text_bytes), origin == ORIGIN_FILE ? path : NULL, default_ns, &docs);
+    for (size_t i = 0; i < docs.count; i++)
+        if (docs.list[i].resource != NULL)
+            docs.list[i].resource->meta.origin = origin; /* nobody else knows it yet */
     diag_free(&f->syntax);
     f->syntax = (struct diag){0};
     if (docs.syntax.errors > 0) {
@@ -96,6 +102,11 @@ void store_file_set(struct store *s, const char *path, struct str text, const ch
     f->docs = docs;
 }
 
+void store_file_set(struct store *s, const char *path, struct str text, const char *error, const char *default_ns)
+{
+    text_set(s, ORIGIN_FILE, path, text, error, default_ns);
+}
+
 void store_file_remove(struct store *s, const char *path)
 {
     struct store_file *f = map_remove(&s->files, str_of(path));
@@ -103,6 +114,28 @@ void store_file_remove(struct store *s, const char *path)
         return;
     s->files_changed = true;
     file_free(f);
+}
+
+/* No path begins like this: "//" never comes out of a path and an entry's name. */
+static char *text_path(enum store_origin origin, const char *key)
+{
+    return mem_printf("%s//%s", origin == ORIGIN_CLUSTER ? "cluster" : "kubectl", key);
+}
+
+void store_text_set(struct store *s, enum store_origin origin, const char *key, struct str text, const char *default_ns)
+{
+    ASSERT(origin != ORIGIN_FILE);
+    char *path = text_path(origin, key);
+    text_set(s, origin, path, text, NULL, default_ns);
+    mem_free(path);
+}
+
+void store_text_remove(struct store *s, enum store_origin origin, const char *key)
+{
+    ASSERT(origin != ORIGIN_FILE);
+    char *path = text_path(origin, key);
+    store_file_remove(s, path);
+    mem_free(path);
 }
 
 /* Names no object: its errors are the file's. */
@@ -119,15 +152,16 @@ static void object_key(struct strbuf *key, enum kind kind, const char *ns, const
 
 static bool object_take_resource(struct store_object *o, struct resource *r)
 {
-    bool same = o->good != NULL && memcmp(o->good->meta.digest, r->meta.digest, sizeof r->meta.digest) == 0;
-    if (same && !o->stale)
-        return false;
-    if (!same) {
+    bool same = o->good != NULL && o->good->meta.origin == r->meta.origin &&
+                memcmp(o->good->meta.digest, r->meta.digest, sizeof r->meta.digest) == 0;
+    if (o->good != r) { /* one that means the same may still have a newer uid, generation or resourceVersion */
         if (o->good != NULL)
             resource_unref(o->good);
         o->good = resource_ref(r);
-        o->generation++;
     }
+    if (same && !o->stale)
+        return false;
+    o->generation += !same;
     o->stale = false;
     return true;
 }
@@ -150,6 +184,17 @@ static struct store_object *object_find_or_make(struct store *s, enum kind kind,
 
 static bool is_plugin(enum kind kind) { return kind == KIND_WASM_PLUGIN || kind == KIND_TRAFFIC_EXTENSION; }
 
+static void refuse_twin(struct store_object *o, const struct store_file *f, const struct document *d)
+{
+    const char *file = f->origin == ORIGIN_FILE ? f->path : NULL;
+    if (o->origin == ORIGIN_FILE)
+        diag_add(&o->next, DIAG_ERROR, file, d->line, 1, d->title, "is already defined at %s:%u; this one is not used",
+                 o->file, o->line);
+    else
+        diag_add(&o->next, DIAG_ERROR, file, d->line, 1, d->title, "is already there, from %s; this one is not used",
+                 o->origin == ORIGIN_CLUSTER ? "the cluster" : "kubectl");
+}
+
 static bool settle_document(struct store *s, const struct store_file *f, const struct document *d)
 {
     if (document_is_nameless(d))
@@ -159,8 +204,7 @@ static bool settle_document(struct store *s, const struct store_file *f, const s
     struct store_object *o = object_find_or_make(s, meta != NULL ? meta->kind : (enum kind)d->kind,
                                                  ns != NULL ? ns : "", meta != NULL ? meta->name : d->name);
     if (o->seen) {
-        diag_add(&o->next, DIAG_ERROR, f->path, d->line, 1, d->title,
-                 "is already defined at %s:%u; this one is not used", o->file, o->line);
+        refuse_twin(o, f, d);
         return false;
     }
     bool changed = o->file == NULL;
@@ -173,6 +217,7 @@ static bool settle_document(struct store *s, const struct store_file *f, const s
         mem_free(o->file);
         o->file = mem_strdup(f->path);
     }
+    o->origin = f->origin;
     o->line = d->line;
     if (d->resource != NULL)
         return object_take_resource(o, d->resource) || changed;
@@ -203,6 +248,8 @@ static bool object_is_gone(struct store *s, struct store_object *o, uint64_t now
                  kind_name(o->kind), o->ns, o->ns[0] != '\0' ? "/" : "", o->name);
         return false;
     }
+    if (o->origin != ORIGIN_FILE)
+        return true;
     if (o->missing_ms == 0)
         o->missing_ms = now_ms;
     if (now_ms - o->missing_ms >= STORE_GONE_MS)
@@ -228,18 +275,29 @@ static bool settle_unseen(struct store *s, uint64_t now_ms)
     return any;
 }
 
+static bool settle_origin(struct store *s, enum store_origin origin)
+{
+    bool changed = false;
+    MAP_EACH (e, &s->files) {
+        struct store_file *f = e->value;
+        if (f->origin != origin)
+            continue;
+        for (size_t i = 0; i < f->docs.count; i++)
+            changed |= settle_document(s, f, &f->docs.list[i]);
+        f->gap = f->gap && (f->error != NULL || f->syntax.errors > 0); /* what it names is known from now on */
+    }
+    return changed;
+}
+
 bool store_settle(struct store *s, uint64_t now_ms)
 {
     bool changed = s->files_changed;
     s->files_changed = false;
     MAP_EACH (e, &s->objects)
         ((struct store_object *)e->value)->seen = false;
-    MAP_EACH (e, &s->files) {
-        struct store_file *f = e->value;
-        for (size_t i = 0; i < f->docs.count; i++)
-            changed |= settle_document(s, f, &f->docs.list[i]);
-        f->gap = f->gap && (f->error != NULL || f->syntax.errors > 0); /* what it names is known from now on */
-    }
+    static const enum store_origin order[] = {ORIGIN_KUBE_API, ORIGIN_CLUSTER, ORIGIN_FILE};
+    for (size_t i = 0; i < ARRAY_LEN(order); i++)
+        changed |= settle_origin(s, order[i]);
     changed |= settle_unseen(s, now_ms);
     MAP_EACH (e, &s->objects) {
         struct store_object *o = e->value;

@@ -15,7 +15,8 @@ struct store_object {
     char *ns, *name;
     struct resource *good; /* one reference; NULL: never was good */
     struct diag diag;      /* of the newest text: errors (then `good` is older) and warnings */
-    char *file;            /* where the newest text stands */
+    enum store_origin origin; /* of the newest text */
+    char *file;            /* where the newest text stands; of other origins the key it was given under */
     unsigned line;
     uint64_t generation; /* counts changes of meaning */
     bool stale;          /* the newest text is bad: `good` is older */
@@ -27,7 +28,7 @@ struct store_object {
 
 struct store {
     struct map objects; /* "Kind/ns/name" -> struct store_object */
-    struct map files;   /* path -> struct store_file */
+    struct map files;   /* path, or key of an origin's text -> struct store_file */
     uint64_t version;   /* goes up with every change of meaning or status */
     size_t missing;     /* objects that no file names any more, not yet taken away */
     bool files_changed; /* a file's own errors are others than at the last settle */
@@ -41,6 +42,12 @@ enum { STORE_GONE_MS = 100 };
  * last time. */
 void store_file_set(struct store *s, const char *path, struct str text, const char *error, const char *default_ns);
 void store_file_remove(struct store *s, const char *path);
+/* The same for texts that are no files: key names the text within its origin ("WasmPlugin/default/x"). Messages about it
+ * have no place in front. An object that both an origin's text and a file name belongs to the origin's; one whose text
+ * was removed is gone with the next settle, since no half-written file can be the reason. */
+void store_text_set(struct store *s, enum store_origin origin, const char *key, struct str text,
+                    const char *default_ns);
+void store_text_remove(struct store *s, enum store_origin origin, const char *key);
 /* Applies what the files say now to the objects; true when something changed, be it only an error text. Settle again
  * STORE_GONE_MS later while `missing` is not 0. now_ms is of any clock that does not begin at 0. */
 bool store_settle(struct store *s, uint64_t now_ms);

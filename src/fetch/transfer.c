@@ -12,6 +12,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 
+enum { KEEPALIVE_IDLE_S = 30, KEEPALIVE_EVERY_S = 10 };
 enum { CONNECT_MS = 10000, RETRY_AFTER_MAX_S = 24 * 3600, RESPONSE_HEADERS_MAX = 512 };
 
 struct cidr {
@@ -444,6 +445,10 @@ static void set_bounds(struct transfer *x, const struct transfer_request *r)
     }
     if (x->r.max_bytes <= INT64_MAX && !(r->method != NULL && strcmp(r->method, "HEAD") == 0))
         curl_easy_setopt(e, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)x->r.max_bytes);
+    /* A peer that is gone without a word looks like one that has nothing to say. */
+    curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(e, CURLOPT_TCP_KEEPIDLE, (long)KEEPALIVE_IDLE_S);
+    curl_easy_setopt(e, CURLOPT_TCP_KEEPINTVL, (long)KEEPALIVE_EVERY_S);
     curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
     /* Names are looked up on curl's threads; without this, giving a transfer up would wait for its thread. */
     curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);

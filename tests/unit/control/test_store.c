@@ -138,6 +138,54 @@ static void test_object_moves_between_files(void **state)
     assert_non_null(service("x"));
 }
 
+static void give_text(enum store_origin origin, const char *key, const char *text)
+{
+    store_text_set(&store, origin, key, str_of(text), "default");
+}
+
+static void test_origins(void **state)
+{
+    (void)state;
+    give(&store, "a.yaml", SERVICE("z", "80"));
+    give_text(ORIGIN_KUBE_API, "Service/default/x", SERVICE("x", "80"));
+    assert_true(settle(&store));
+    assert_int_equal(service("x")->origin, ORIGIN_KUBE_API);
+    assert_int_equal(service("x")->good->meta.origin, ORIGIN_KUBE_API);
+    assert_int_equal(service("z")->good->meta.origin, ORIGIN_FILE);
+    /* A file cannot take over what kubectl applied, though it was known earlier. */
+    give(&store, "a.yaml", SERVICE("z", "80") SERVICE("x", "81"));
+    assert_true(settle(&store));
+    assert_int_equal(port_of("x"), 80);
+    assert_int_equal(service("x")->diag.errors, 1);
+    /* Removed: gone at once, and the file's comes in the same settle. */
+    uint64_t generation = service("x")->generation;
+    store_text_remove(&store, ORIGIN_KUBE_API, "Service/default/x");
+    assert_true(settle(&store));
+    assert_int_equal(port_of("x"), 81);
+    assert_int_equal(service("x")->diag.errors, 0);
+    assert_int_equal(service("x")->generation, generation + 1);
+    give_text(ORIGIN_CLUSTER, "Service/default/w", SERVICE("w", "80"));
+    settle(&store);
+    assert_int_equal(service("w")->good->meta.origin, ORIGIN_CLUSTER);
+    store_text_remove(&store, ORIGIN_CLUSTER, "Service/default/w");
+    assert_true(settle(&store));
+    assert_null(service("w"));
+    assert_int_equal(store.missing, 0);
+}
+
+static void test_origin_changes_with_same_text(void **state)
+{
+    (void)state;
+    give_text(ORIGIN_KUBE_API, "Service/default/x", SERVICE("x", "80"));
+    settle(&store);
+    uint64_t generation = service("x")->generation;
+    give(&store, "a.yaml", SERVICE("x", "80"));
+    store_text_remove(&store, ORIGIN_KUBE_API, "Service/default/x");
+    settle(&store);
+    assert_int_equal(service("x")->good->meta.origin, ORIGIN_FILE);
+    assert_int_equal(service("x")->generation, generation + 1); /* what it may do is another thing now */
+}
+
 static void test_object_in_two_files(void **state)
 {
     (void)state;
@@ -249,6 +297,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unreadable_file_keeps_its_objects, setup, teardown),
         cmocka_unit_test_setup_teardown(test_object_goes_after_a_while, setup, teardown),
         cmocka_unit_test_setup_teardown(test_object_moves_between_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_origins, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_origin_changes_with_same_text, setup, teardown),
         cmocka_unit_test_setup_teardown(test_object_in_two_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_same_object_twice_in_a_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_spoilt_name_keeps_the_object, setup, teardown),
