@@ -50,6 +50,12 @@ static void get_plugins(struct control *c, const struct http_request *r, struct 
     json(out);
     status_write_plugins(c, &out->body);
 }
+static void get_events(struct control *c, const struct http_request *r, struct http_response *out)
+{
+    (void)r;
+    json(out);
+    events_write(&c->events, EVENTS_MAX, &out->body);
+}
 static void get_logs(struct control *c, const struct http_request *r, struct http_response *out)
 {
     (void)c;
@@ -89,6 +95,7 @@ static const struct admin_path paths[] = {
     {"GET", "/metrics", "Prometheus metrics", get_metrics},
     {"GET", "/config", "the snapshot and every object, as JSON", get_config},
     {"GET", "/plugins", "every plugin and its state, as JSON", get_plugins},
+    {"GET", "/events", "what became true or false of objects, newest first, as JSON", get_events},
     {"GET", "/logs", "the newest log lines", get_logs},
     {"GET", "/logging", "the log level", get_logging},
     {"POST", "/logging", "?level=debug sets the log level", post_logging},

@@ -349,8 +349,15 @@ const struct leg_codec h1_codec = {.send_head = send_head,
 void h1_send_error(struct h1 *h, unsigned status, struct str body)
 {
     struct headers none;
+
+    headers_init(&none, NULL, 0, 0);
+    h1_send_error_with(h, status, &none, body);
+}
+
+void h1_send_error_with(struct h1 *h, unsigned status, const struct headers *fields, struct str body)
+{
     bool was_empty = h->out->n == 0;
-    struct h1_head head = {.headers = &none,
+    struct h1_head head = {.headers = fields,
                            .framing = H1_FRAMING_LENGTH,
                            .length = body.n,
                            .connection = H1_CONNECTION_CLOSE,
@@ -366,7 +373,6 @@ void h1_send_error(struct h1 *h, unsigned status, struct str body)
     h1_cut_output(h);
     if (h->out_state != H1_IDLE)
         return;
-    headers_init(&none, NULL, 0, 0);
     head.content_type = body.n > 0 ? "text/plain" : NULL;
     h1_encode_response(h->out, &head);
     if (!str_is(h->method, "HEAD"))

@@ -5,6 +5,7 @@
  * everything from any callback or from outside, and may end the stream in each of them. So every callback is followed
  * by a look at stream_is_stopped, and state changes only here. It never waits, never sends and never frees a filter.
  */
+#include "base/budget.h"
 #include "proxy/stream_private.h"
 
 static struct buf *held_of(struct stream *s, struct filter_side *side)
@@ -16,25 +17,28 @@ static struct buf *held_of(struct stream *s, struct filter_side *side)
     return side->held;
 }
 
-static void too_large(struct stream *s, enum direction dir)
+/* May a filter that wants the whole body get `more` of it? Else the stream is answered. Beyond the memory budget the
+ * answer is 503: what is held already is kept, but bodies must not grow until memory cannot be had. */
+static bool may_hold(struct stream *s, enum direction dir, const struct filter_side *side, size_t more)
 {
-    reply_reason(s, dir == DIR_REQUEST ? END_BODY_TOO_LARGE : END_RESPONSE_TOO_LARGE);
-}
+    size_t n = (side->held != NULL ? side->held->n : 0) + more;
 
-static bool is_over(const struct stream *s, const struct filter_side *side, size_t more)
-{
-    size_t held = side->held != NULL ? side->held->n : 0;
-
-    return side->over_is_error && held + more > stream_limits(s)->buffer_bytes;
+    if (!side->over_is_error)
+        return true;
+    if (n > stream_limits(s)->buffer_bytes)
+        reply_reason(s, dir == DIR_REQUEST ? END_BODY_TOO_LARGE : END_RESPONSE_TOO_LARGE);
+    else if (n > BUFFER_BYTES_NEAR && budget_level() == BUDGET_OVER)
+        reply_reason(s, END_OVERLOAD);
+    else
+        return true;
+    return false;
 }
 
 /* Keeps data at a filter that is not to be called. */
 static void wait_at(struct stream *s, enum direction dir, struct filter_side *side, struct buf *data, bool end)
 {
-    if (is_over(s, side, data->n)) {
-        too_large(s, dir);
+    if (!may_hold(s, dir, side, data->n))
         return;
-    }
     buf_move(held_of(s, side), data, data->n);
     side->end_held = side->end_held || end;
 }
@@ -149,8 +153,7 @@ static void hold_seen(struct stream *s, enum direction dir, struct filter *f, en
         if (data->n > 0)
             buf_move(held_of(s, side), data, data->n);
         side->over_is_error = r == FILTER_BUFFER;
-        if (is_over(s, side, 0))
-            too_large(s, dir);
+        (void)may_hold(s, dir, side, 0);
     }
     if (fl->trailers_made) { /* they wait here with what is held */
         fl->trailers_at = chain_position(f, dir);
@@ -169,10 +172,8 @@ static bool pass_filter(struct stream *s, enum direction dir, struct filter *f, 
     struct buf *show = data;
 
     if (held_before > 0) {
-        if (is_over(s, side, data->n)) {
-            too_large(s, dir);
+        if (!may_hold(s, dir, side, data->n))
             return false;
-        }
         buf_move(side->held, data, data->n);
         show = side->held;
     }
@@ -211,7 +212,8 @@ static void sink_data(struct stream *s, enum direction dir, struct buf *data, bo
         return;
     s->side[dir].body_bytes_out += data->n;
     s->side[dir].ended = end;
-    s->priv->sent_body = s->priv->sent_body || dir == DIR_REQUEST;
+    if (dir == DIR_REQUEST)
+        request_keep_body(s, data);
     leg->codec->send_body(leg, data, end);
 }
 

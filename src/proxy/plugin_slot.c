@@ -81,8 +81,6 @@ void plugin_slot_call_ended(struct plugin_slot *slot)
 
 enum slot_state plugin_slot_state(const struct plugin_slot *slot) { return slot->state; }
 
-bool plugin_slot_has(const struct plugin_slot *slot, enum plugin_callback cb) { return slot->has[cb]; }
-
 /* ---- mail to control ---- */
 
 static struct mail_from_worker *mail_new(const struct worker *w, int type, uint64_t generation)

@@ -98,6 +98,14 @@ void stream_kick(struct stream *s)
 
 static void stream_finish(struct stream *s);
 
+/* Near the memory budget a stream gets no more than streams need to get on. */
+static uint64_t buffer_limit(const struct stream *s)
+{
+    uint64_t limit = stream_limits(s)->buffer_bytes;
+
+    return limit > BUFFER_BYTES_NEAR && budget_level() != BUDGET_FINE ? BUFFER_BYTES_NEAR : limit;
+}
+
 /* Reading of the source follows what is held for the sink. */
 static void settle_reading(struct stream *s, enum direction dir)
 {
@@ -107,7 +115,7 @@ static void settle_reading(struct stream *s, enum direction dir)
 
     if (source == NULL || fl->end_in)
         return;
-    uint64_t limit = stream_limits(s)->buffer_bytes;
+    uint64_t limit = buffer_limit(s);
     size_t held = fl->out.n + (s->filter_count > 0 ? chain_held(s, dir) : 0);
     bool sink_full = fl->head_sent && sink != NULL && sink->codec->is_full(sink);
     bool off = !fl->discard && (sink_full || held >= (fl->read_off ? limit / 2 : limit));
@@ -197,6 +205,12 @@ void stream_end(struct stream *s, enum end_reason reason)
     s->priv->reply_wanted = false;
     if (s->reason == END_NONE || reason != END_VIA_UPSTREAM)
         s->reason = reason;
+}
+
+void stream_budget_eased(struct stream *s)
+{
+    if (s->priv->flow[DIR_REQUEST].read_off || s->priv->flow[DIR_RESPONSE].read_off)
+        stream_kick(s);
 }
 
 void stream_abort(struct stream *s, enum end_reason reason)
@@ -300,8 +314,11 @@ static void on_finish(struct loop_task *task)
     buf_fini(&p->flow[DIR_REQUEST].out);
     buf_fini(&p->flow[DIR_RESPONSE].out);
     buf_fini(&p->reply_body);
+    request_forget_body(s);
     if (s->endpoint != NULL)
         endpoint_unref(s->endpoint);
+    if (s->cluster != NULL)
+        cluster_unref(s->cluster);
     runtime_unref(s->runtime);
     struct arena arena = s->arena;
     arena_fini(&arena);
@@ -374,7 +391,8 @@ bool flow_send(struct stream *s, enum direction dir, struct leg *leg)
     bool end = fl->out_end && !fl->has_trailers;
     if (fl->out.n > 0 || end) {
         side->body_bytes_out += fl->out.n;
-        s->priv->sent_body = s->priv->sent_body || dir == DIR_REQUEST;
+        if (dir == DIR_REQUEST)
+            request_keep_body(s, &fl->out);
         leg->codec->send_body(leg, &fl->out, end);
     }
     if (fl->out_trailers) {
@@ -513,7 +531,7 @@ static enum end_reason reason_of_status(enum leg_error error, unsigned status)
     }
 }
 
-void stream_bad_head(struct stream *s, enum leg_error error, unsigned status)
+void stream_bad_request(struct stream *s, enum leg_error error, unsigned status)
 {
     reply_reason(s, reason_of_status(error, status));
     stream_drive(s);
@@ -539,6 +557,7 @@ static void up_on_head(void *stream, struct message *msg, bool end)
 
     stream_touch(s);
     p->running = true;
+    request_forget_body(s);
     s->up_head_ns = worker_mono_ns();
     s->side[DIR_RESPONSE].msg = msg;
     p->flow[DIR_RESPONSE].head_end = end;

@@ -83,6 +83,20 @@ def test_listener_and_route_hostnames_intersect(routed):
     assert [gw.get(host=h).status for h in ("x.example", "y.other", "z.example")] == [200, 404, 404]
 
 
+def test_listeners_are_isolated(routed):
+    """A request belongs to the most specific listener, whatever hostnames the routes of the others have."""
+    hosts = {"any": None, "wide": "*.example", "narrow": "*.foo.example", "exact": "abc.foo.example"}
+    every = ["other", "x.example", "x.foo.example", "abc.foo.example"]
+    gw = routed(*[res.route(name, res.rule(up, matches=[res.path_match("/" + name)]), hostnames=names_, parents=[
+        {"name": "gw", "sectionName": name}]) for (name, up), names_ in zip(
+            zip(hosts, "abcd"), (["other", "*.example", "*.foo.example", "abc.foo.example"], ["*.example", "abc.foo.example"],
+                                 ["*.foo.example", "abc.foo.example"], None))],
+                backends="abcd", listeners=lambda port: [res.listener(n, port, h) for n, h in hosts.items()])
+    got = {host: names(gw, *["/" + n for n in hosts], host=host) for host in every}
+    assert got == {"other": ["a", 404, 404, 404], "x.example": [404, "b", 404, 404], "x.foo.example": [404, 404, "c", 404],
+                   "abc.foo.example": [404, 404, 404, "d"]}
+
+
 def test_two_ports(routed):
     second = free_port()
     gw = routed(res.route("one", res.rule("a"), parents=[{"name": "gw", "sectionName": "one"}]),

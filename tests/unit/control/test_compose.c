@@ -154,6 +154,30 @@ static void test_protocols_and_addresses(void **state)
     is_refused(KIND_GATEWAY, "a", "g", "UnsupportedProtocol", "listener tcp");
 }
 
+#define WILD(name, addresses)                                                                                          \
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: " name ", namespace: a}\nspec:\n"       \
+    "  gatewayClassName: weir\n  addresses: [" addresses "]\n  listeners: [" HTTP("80") "]\n---\n"
+
+/* Without addresses: both families on one socket, so "0.0.0.0" is the same place. */
+static void test_every_address(void **state)
+{
+    static const char *const same[] = {WILD("g", ""), WILD("g", "{value: '::'}"),
+                                       WILD("g", "{value: 0.0.0.0}, {value: '::'}"),
+                                       WILD("g", "{value: '::'}, {value: 0.0.0.0}")};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(same); i++) {
+        char text[ADDR_TEXT_MAX];
+        compose(same[i]);
+        assert_int_equal(snapshot->listener_count, 1);
+        addr_format(&snapshot->listeners[0].addr, true, text);
+        assert_string_equal(text, "[::]:80");
+        is_used(KIND_GATEWAY, "a", "g");
+    }
+    compose(WILD("g", "") WILD("h", "{value: 0.0.0.0}") WILD("i", "{value: 127.0.0.1}"));
+    assert_int_equal(snapshot->listener_count, 2);
+    is_refused(KIND_GATEWAY, "a", "h", "PortUnavailable", "Gateway a/g");
+}
+
 #define GATEWAY_WITH_LIMITS                                                                                            \
     "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: a}\nspec:\n"              \
     "  gatewayClassName: weir\n  listeners: [" HTTP(                                                                   \
@@ -208,9 +232,9 @@ static void test_who_gets_a_plugin(void **state)
     is_used(KIND_WASM_PLUGIN, "apps", "ref");
     is_refused(KIND_WASM_PLUGIN, "elsewhere", "far", "NoMatchingGateway", "applies to no Gateway");
     is_refused(KIND_WASM_PLUGIN, "istio-system", "others", "NoMatchingGateway", "");
-    is_refused(KIND_WASM_PLUGIN, "apps", "ref-other", "NoMatchingGateway", "");
-    is_refused(KIND_WASM_PLUGIN, "istio-system", "ref-far", "NoMatchingGateway", "");
-    is_refused(KIND_WASM_PLUGIN, "apps", "ref-service", "NoMatchingGateway", "");
+    is_refused(KIND_WASM_PLUGIN, "apps", "ref-other", "TargetNotFound", "Gateway apps/x");
+    is_refused(KIND_WASM_PLUGIN, "istio-system", "ref-far", "TargetNotFound", "Gateway istio-system/gw");
+    is_refused(KIND_WASM_PLUGIN, "apps", "ref-service", "UnsupportedTarget", "waypoints");
 }
 
 static void test_match(void **state)
@@ -220,9 +244,13 @@ static void test_match(void **state)
         "istio-system", "all", URL ", match: []") PLUGIN("istio-system", "client", URL ", match: [{mode: CLIENT}]")
                 PLUGIN("istio-system", "either", URL ", match: [{mode: CLIENT_AND_SERVER, ports: [{number: 81}]}]")
                     PLUGIN("istio-system", "port80", URL ", match: [{ports: [{number: 80}]}]")
-                        PLUGIN("istio-system", "server", URL ", match: [{mode: SERVER}]"));
+                        PLUGIN("istio-system", "server", URL ", match: [{mode: SERVER}]")
+                            PLUGIN("istio-system", "port82", URL ", match: [{ports: [{number: 82}]}]"));
     assert_string_equal(chain(80), "istio-system/all istio-system/client istio-system/port80");
     assert_string_equal(chain(81), "istio-system/all istio-system/client istio-system/either");
+    is_used(KIND_WASM_PLUGIN, "istio-system", "port80");
+    is_refused(KIND_WASM_PLUGIN, "istio-system", "server", "NoMatchingListener", "mode SERVER");
+    is_refused(KIND_WASM_PLUGIN, "istio-system", "port82", "NoMatchingListener", "has a port that spec.match names");
 }
 
 static void test_order(void **state)
@@ -479,6 +507,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_age_decides_before_the_name, setup, teardown),
         cmocka_unit_test_setup_teardown(test_classes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_protocols_and_addresses, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_every_address, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_gets_a_plugin, setup, teardown),
         cmocka_unit_test_setup_teardown(test_match, setup, teardown),
