@@ -489,7 +489,9 @@ def test_a_registry_that_does_not_answer_delays_nobody(gateway, upstream, editio
 
 
 def test_slashes_that_are_no_registry(gateway, upstream):
-    g = gateway(Marked(upstream), extra=[res.plugin("p", "/opt/filter.wasm"), res.plugin("q", "oci:///opt/filter.wasm")])
+    bare = res.plugin("p", "oci://x")
+    bare["spec"]["url"] = "/opt/filter.wasm"
+    g = gateway(Marked(upstream), extra=[bare, res.plugin("q", "oci:///opt/filter.wasm")])
     for name in ("p", "q"):
-        g.wait_plugin(name, "Failed")
+        g.wait_plugin(name, "Failed", reason="BadReference")
         assert any("file:///opt/filter.wasm" in w for w in g.object("WasmPlugin", name)["warnings"])
