@@ -354,6 +354,7 @@ struct resource {
         struct secret secret;
         struct config_map config_map;
     } u;
+    char *json; /* the whole object as it was written; NULL unless it was asked for (resources_parse_whole) */
     struct conf_memory *memory; /* everything above points into it */
 };
 struct resource *resource_ref(struct resource *r); /* atomic */
@@ -381,6 +382,8 @@ struct documents {
  * namespaced kinds without a namespace get default_ns. file names the place in messages. Bounded: text size is the
  * caller's; depth 64, 1,000,000 nodes, no alias bombs. */
 void resources_parse(struct str text, const char *file, const char *default_ns, struct documents *out);
+/* As resources_parse; each resource keeps the whole object as JSON too. */
+void resources_parse_whole(struct str text, const char *file, const char *default_ns, struct documents *out);
 void documents_free(struct documents *d);
 
 /* The resource as JSON for /config (Secret data, env values, pull credentials and keys replaced by "sha256:...";

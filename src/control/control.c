@@ -247,9 +247,10 @@ static uint64_t snapshot_shape(const struct store *store)
     return shape;
 }
 
-static void on_store_changed(void *arg)
+void control_store_changed(struct control *c)
 {
-    struct control *c = arg;
+    if (c->api != NULL)
+        source_api_follow(c->api);
     delivery_update(c->delivery, &c->store);
     uint64_t shape = snapshot_shape(&c->store);
     if (c->snapshot == NULL || shape != c->shape) {
@@ -267,8 +268,9 @@ static void on_files_changed(void *arg)
     struct control *c = arg;
     if (c->cluster != NULL)
         source_cluster_follow(c->cluster);
-    on_store_changed(c);
+    control_store_changed(c);
 }
+static void on_store_changed(void *arg) { control_store_changed(arg); }
 
 /* ---- messages from workers and builders ---- */
 
@@ -281,6 +283,8 @@ static void on_adopted(struct control *c, const struct mail_from_worker *m)
     if (all > c->adopted_all) {
         c->adopted_all = all;
         delivery_adopted(c->delivery, all);
+        if (c->api != NULL)
+            source_api_ready(c->api);
         conditions_touch(c->conditions);
     }
 }
@@ -436,6 +440,8 @@ static void on_second(struct loop_timer *timer)
     if (c->delivery != NULL)
         delivery_check_files(c->delivery);
     listeners_try_again(c);
+    if (c->api != NULL && c->delivery != NULL)
+        source_api_ready(c->api);
     conditions_tick(c->conditions);
     loop_timer_start(&c->second, SECOND_MS);
 }
@@ -511,7 +517,10 @@ static bool control_start(struct control *c)
         return false;
     if (o->has_admin && !admin_start(c))
         return false;
+    if (o->has_kube_api && (c->api = source_api_new(c)) == NULL)
+        return false;
     source_dir_scan(c->source);
+    (void)store_settle(&c->store, loop_now(&c->loop)); /* objects of the API, when there is no file */
     store_mark_gaps(&c->store);
     on_store_changed(c);
     return true;
@@ -550,6 +559,8 @@ static void control_end(struct control *c)
         transfers_free(c->transfers);
     if (c->admin != NULL)
         http_server_free(c->admin);
+    if (c->api != NULL)
+        source_api_free(c->api);
     if (c->dns != NULL)
         dns_free(c->dns);
     conditions_free(c->conditions);

@@ -64,18 +64,25 @@ static void add_dns_addresses(struct control *c, struct cluster_endpoints *e, co
     }
 }
 
-/* The data plane never connects to our own admin address, whatever a Service says: a filter could call it. */
-static void drop_admin_address(const struct control *c, struct cluster_endpoints *e)
+static bool reaches(const struct addr *a, const struct addr *own)
+{
+    return addr_port(a) == addr_port(own) && (addr_eq(a, own) || addr_is_loopback(a));
+}
+
+/* The data plane never connects to our own admin address or Kubernetes API, whatever a Service says: a filter could
+ * call it. */
+static void drop_own_addresses(const struct control *c, struct cluster_endpoints *e)
 {
     size_t kept = 0;
     for (size_t i = 0; i < e->count; i++) {
         const struct addr *a = &e->list[i].addr;
-        bool admin = c->o->has_admin && addr_port(a) == addr_port(&c->o->admin) &&
-                     (addr_eq(a, &c->o->admin) || addr_is_loopback(a));
-        if (!admin)
+        bool admin = c->o->has_admin && reaches(a, &c->o->admin);
+        bool api = c->o->has_kube_api && reaches(a, &c->o->kube_api);
+        if (!admin && !api)
             e->list[kept++] = e->list[i];
         else
-            log_line(LOG_WARN, "cluster %s: an endpoint is this gateway's admin address and is not used", e->key);
+            log_line(LOG_WARN, "cluster %s: an endpoint is this gateway's %s address and is not used", e->key,
+                     admin ? "admin" : "Kubernetes API");
     }
     e->count = kept;
 }
@@ -116,7 +123,7 @@ void control_follow_endpoints(struct control *c)
         struct cluster_endpoints *e = &set.list[i];
         for (size_t k = 0; k < e->name_count; k++)
             add_dns_addresses(c, e, &e->names[k]);
-        drop_admin_address(c, e);
+        drop_own_addresses(c, e);
         endpoints_send(c, e);
     }
     forget_clusters(c, &set);

@@ -17,6 +17,9 @@ struct control_options {
     struct addr admin;
     bool has_admin;         /* false: no admin server (--admin off) */
     bool admin_any_address; /* a non-loopback admin address was asked for explicitly */
+    struct addr kube_api;    /* loopback */
+    bool has_kube_api;
+    const char *state_dir;   /* of objects that come by it */
     unsigned workers;
     const char *cache_dir;
     uint64_t cache_bytes; /* what it may hold; 0: no limit */

@@ -110,6 +110,15 @@ static void release_head(struct stream *s, enum direction dir, uint32_t position
 
 /* ---- the body ---- */
 
+/* The head went out with a length that the body will not have. */
+static void tell_length_broken(struct filter *f, enum direction dir)
+{
+    const struct stream *s = f->stream;
+
+    if (f->ops->broke_length != NULL && s->priv->flow[dir].head_sent && s->side[dir].msg->body == BODY_LENGTH)
+        f->ops->broke_length(f, dir);
+}
+
 static enum filter_result call_body(struct filter *f, enum direction dir, struct buf *data, bool end)
 {
     struct flow *fl = &f->stream->priv->flow[dir];
@@ -122,8 +131,10 @@ static enum filter_result call_body(struct filter *f, enum direction dir, struct
         dir == DIR_REQUEST ? f->ops->request_body(f, data, end) : f->ops->response_body(f, data, end);
     fl->shown = NULL;
     fl->shown_to = NULL;
-    if (data->n != before)
+    if (data->n != before || r == FILTER_NO_BUFFER)
         fl->resized = true;
+    if (data->n != before || fl->trailers_made || (r == FILTER_NO_BUFFER && data->n != 0))
+        tell_length_broken(f, dir);
     return r;
 }
 
@@ -141,12 +152,12 @@ static void hold_seen(struct stream *s, enum direction dir, struct filter *f, en
 
     side->state = before == FILTER_HOLDS_HEADERS ? FILTER_HOLDS_HEADERS : FILTER_HOLDS_BODY;
     side->end_held = end;
+    side->shows_held = r == FILTER_BUFFER;
     if (r == FILTER_NO_BUFFER) {
         struct buf *held = side->held;
         if (held != NULL && held->n > held_before)
             buf_splice(held, held_before, held->n - held_before, STR_NONE);
         buf_clear(data);
-        fl->resized = true;
         if (!end && before == FILTER_OPEN)
             side->state = FILTER_OPEN;
     } else {
@@ -162,7 +173,8 @@ static void hold_seen(struct stream *s, enum direction dir, struct filter *f, en
     }
 }
 
-/* Shows data to the filter at position. True: data (with everything that was held) goes on. */
+/* Shows data to the filter, behind what is held when it asked for that by FILTER_BUFFER. True: data (with everything
+ * that was held) goes on. */
 static bool pass_filter(struct stream *s, enum direction dir, struct filter *f, struct buf *data, bool *end)
 {
     struct flow *fl = &s->priv->flow[dir];
@@ -171,7 +183,7 @@ static bool pass_filter(struct stream *s, enum direction dir, struct filter *f, 
     size_t held_before = side->held != NULL ? side->held->n : 0;
     struct buf *show = data;
 
-    if (held_before > 0) {
+    if (held_before > 0 && side->shows_held) {
         if (!may_hold(s, dir, side, data->n))
             return false;
         buf_move(side->held, data, data->n);
@@ -188,9 +200,12 @@ static bool pass_filter(struct stream *s, enum direction dir, struct filter *f, 
         hold_seen(s, dir, f, before, r, held_before, data, *end);
         return false;
     }
-    if (show == side->held)
+    if (held_before > 0) {
+        if (show == data)
+            buf_move(side->held, data, data->n);
         buf_move(data, side->held, side->held->n);
-    side->end_held = side->over_is_error = false;
+    }
+    side->end_held = side->over_is_error = side->shows_held = false;
     if (side->state == FILTER_IN_CALLBACK) /* else it has bypassed itself */
         side->state = *end ? FILTER_FINISHED : FILTER_OPEN;
     release_head(s, dir, chain_position(f, dir));

@@ -98,12 +98,18 @@ void stream_kick(struct stream *s)
 
 static void stream_finish(struct stream *s);
 
-/* Near the memory budget a stream gets no more than streams need to get on. */
+/* Near the memory budget a stream gets no more than streams need to get on; over it, nothing to add to what it holds.
+ * Streams that began while there was memory would else grow far beyond it. */
 static uint64_t buffer_limit(const struct stream *s)
 {
     uint64_t limit = stream_limits(s)->buffer_bytes;
 
-    return limit > BUFFER_BYTES_NEAR && budget_level() != BUDGET_FINE ? BUFFER_BYTES_NEAR : limit;
+    switch (budget_level()) {
+    case BUDGET_FINE: return limit;
+    case BUDGET_NEAR: return limit < BUFFER_BYTES_NEAR ? limit : BUFFER_BYTES_NEAR;
+    case BUDGET_OVER: break;
+    }
+    return 2; /* half of it is where reading goes on: at nothing */
 }
 
 /* Reading of the source follows what is held for the sink. */
@@ -340,11 +346,20 @@ static bool may_resize(const struct stream *s, enum direction dir)
     return false;
 }
 
-/* The length that the peer declared still holds when nobody has changed, or may yet change, the body. What a guest
- * wrote into content-length never counts; that it removed the header does. */
+/* Filters in Rust and Go export every callback: that one may change the body says nothing. */
+static bool is_known_to_resize(const struct stream *s, enum direction dir)
+{
+    for (size_t i = 0; i < s->filter_count; i++)
+        if (s->filters[i].ops->breaks_length[dir])
+            return true;
+    return false;
+}
+
+/* The length that the peer declared still holds when nobody has changed the body; who means to change it later has to
+ * remove the header, as in Envoy. What a guest wrote into content-length never counts. */
 static bool keeps_length(const struct stream *s, enum direction dir)
 {
-    return !s->priv->flow[dir].resized && !may_resize(s, dir) &&
+    return !s->priv->flow[dir].resized && !is_known_to_resize(s, dir) &&
            headers_count_id(&s->side[dir].msg->headers, HDR_CONTENT_LENGTH) == 1;
 }
 
