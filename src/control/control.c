@@ -229,6 +229,12 @@ static void on_delivery_changed(void *arg)
     loop_defer(&c->loop, &c->publish);
 }
 
+static void on_delivery_told(void *arg)
+{
+    struct control *c = arg;
+    conditions_touch(c->conditions);
+}
+
 /* What a snapshot is made of: every object but EndpointSlices, whose changes are small messages of their own. */
 static uint64_t snapshot_shape(const struct store *store)
 {
@@ -481,7 +487,10 @@ static bool control_start(struct control *c)
     c->adopted = mem_zalloc(c->worker_count * sizeof *c->adopted);
     for (unsigned i = 0; i < c->worker_count; i++)
         c->workers[i] = worker_start(i, c->worker_count, &o->identity, c->mailbox);
-    c->fetcher = fetcher_new(&c->loop);
+    c->module_transfers = transfers_new(
+        &c->loop, &(struct transfers_options){.allow = o->fetch_allow, .allow_count = o->fetch_allow_count});
+    c->fetcher =
+        fetcher_new(&c->loop, &(struct fetcher_options){.registries = o->registries, .transfers = c->module_transfers});
     c->compiler = compiler_new(&c->loop, o->program, o->compile_delay_ms);
     c->code = code_maker_new(&c->loop, c->cache, c->compiler, o->tiers);
     c->builder = builder_new(c->mailbox, &c->o->identity, BUILDER_THREADS);
@@ -499,6 +508,7 @@ static bool control_start(struct control *c)
                                  .host_env = o->host_env,
                                  .host_env_count = o->host_env_count,
                                  .changed = on_delivery_changed,
+                                 .told = on_delivery_told,
                                  .arg = c};
     c->delivery = delivery_new(&d);
     c->conditions = conditions_new(c);
@@ -570,6 +580,8 @@ static void control_end(struct control *c)
         compiler_free(c->compiler);
     if (c->fetcher != NULL)
         fetcher_free(c->fetcher);
+    if (c->module_transfers != NULL)
+        transfers_free(c->module_transfers);
     signals_end(c);
     loop_fini(&c->loop);
     if (c->snapshot != NULL)

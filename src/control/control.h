@@ -37,6 +37,7 @@ struct control {
     struct source_cluster *cluster; /* NULL: none */
     struct engine *engine;
     struct module_cache *cache;
+    struct transfers *module_transfers; /* with the address guard */
     struct fetcher *fetcher;
     struct compiler *compiler;
     struct code_maker *code;
