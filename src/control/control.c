@@ -408,6 +408,7 @@ static void on_second(struct loop_timer *timer)
         delivery_check_files(c->delivery);
     listeners_try_again(c);
     conditions_tick(c->conditions);
+    dashboard_tick(c->dashboard, loop_now(&c->loop));
     loop_timer_start(&c->second, SECOND_MS);
 }
 
@@ -445,6 +446,7 @@ static bool control_start(struct control *c)
                                  .arg = c};
     c->delivery = delivery_new(&d);
     c->conditions = conditions_new(c);
+    c->dashboard = dashboard_new();
     c->source = source_dir_new(&c->loop, &c->store, o->paths, o->path_count, "default", on_store_changed, c);
     if (o->has_admin && !admin_start(c))
         return false;
@@ -509,6 +511,7 @@ static void control_end(struct control *c)
     usage_free(&c->usage);
     compose_memory_free(&c->memory);
     events_free(&c->events);
+    dashboard_free(c->dashboard);
     store_free(&c->store);
     MAP_EACH (e, &c->endpoints)
         mem_free(e->value);
