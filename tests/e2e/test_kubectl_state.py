@@ -154,6 +154,18 @@ def test_objects_come_back_whole(gateway, tmp_path):
     assert after == before
 
 
+def test_what_yaml_cannot_hold(gateway, tmp_path):
+    """A member's name beyond 1,024 bytes is no YAML key; the object is kept as JSON."""
+    state = tmp_path / "state"
+    gw, api = start(gateway, state)
+    path = "/apis/extensions.istio.io/v1alpha1/namespaces/default/wasmplugins"
+    o = {"apiVersion": "extensions.istio.io/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": "long"},
+         "spec": {"url": "http://127.0.0.1:1/x.wasm", "pluginConfig": {"k" * 2000: 1, "\u0085\u007f\u2028": "\ufeff\u0001"}}}
+    assert api.ask("POST", path, o).status == 201
+    restart(gw, api)
+    assert api.get(f"{path}/long")["spec"] == o["spec"]
+
+
 def test_two_weirs_do_not_share_a_state_directory(gateway, weir, tmp_path):
     state = tmp_path / "state"
     start(gateway, state)
