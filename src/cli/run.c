@@ -8,13 +8,19 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "cli/cli.h"
+#include "cli/registry_options.h"
+#include "conf/number.h"
 #include "control/options.h"
+#include "fetch/transfer.h"
+
+static const uint64_t CACHE_BYTES_DEFAULT = 2ull << 30;
+enum { NOT_MINE = -1 };
 
 static const char help_text[] =
     "usage: weir run [OPTIONS] [PATH...]\n"
     "\n"
-    "Serves the resources in files or directories (default: ., with --kube-api none) and reloads when they change.\n"
+    "Serves the resources in files or directories (default: .; with --kubernetes or --kube-api none) and\n"
+    "reloads when they change.\n"
     "\n"
     "  --name N             who this gateway is (default weir)\n"
     "  --namespace NS       its namespace (default istio-system)\n"
@@ -25,9 +31,21 @@ static const char help_text[] =
     "  --state-dir DIR      objects that kubectl applied (default: $XDG_STATE_HOME/weir/NAME)\n"
     "  --workers N          worker threads (default: one for each CPU)\n"
     "  --log-level L        trace, debug, info (default), warn, error, critical, off\n"
-    "  --cache-dir DIR      compiled modules (default: $XDG_CACHE_HOME/weir/modules)\n"
+    "  --cache-dir DIR      modules and their native code (default: $XDG_CACHE_HOME/weir/modules)\n"
+    "  --cache-size SIZE    what it may hold; what is in use stays (default 2Gi; 0: no limit)\n"
+    "  --compile-tier T     auto (default: fast code first where waiting hurts), optimised, or fast\n"
+    "  --registry NAME=URL  where images are whose reference begins with NAME; several of one NAME are mirrors\n"
+    "  --registries FILE    more of them, with certificates and credentials\n"
+    "  --insecure-registry HOST  https without verification, or plain http, for this one\n"
+    "  --module-dir DIR     where file:// modules of plugins that came by kubectl or a cluster may lie\n"
+    "  --allow-host-env N,. variables of this process that such plugins may read\n"
+    "  --allow-fetch-to C,. link-local or metadata addresses (CIDRs) that modules may be fetched from all the same\n"
     "  --drain-time S       seconds that streams get to end after SIGTERM (default 30)\n"
     "  --dns-servers LIST   servers to ask for hosts of ServiceEntries (default: the system's)\n"
+    "  --kubernetes         read resources from a Kubernetes cluster too\n"
+    "  --kubeconfig FILE    how to reach it (default: the pod's service account, else $KUBECONFIG or ~/.kube/config)\n"
+    "  --watch-namespace NS read this namespace only; may be given more than once (default: all)\n"
+    "  --label-selector SEL read only objects with these labels (not Services, EndpointSlices, Namespaces, classes)\n"
     "  --show-plugin-config /config shows pluginConfig, which may hold secrets\n"
     "\n"
     "Logs go to standard error, access logs to standard output. SIGTERM drains; a second one ends at once.\n";
@@ -64,6 +82,71 @@ static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *out)
     return str_to_u64(str_of(text), max, out) && *out >= min;
 }
 
+/* The words between commas, copied, behind those that are there. */
+static void add_words(const char *const **list, size_t *count, const char *text)
+{
+    char **words = (char **)(uintptr_t)*list;
+    struct str rest = str_of(text);
+    while (rest.p != NULL) {
+        struct str one = str_trim(str_split(&rest, ','));
+        if (one.n == 0)
+            continue;
+        words = mem_realloc(words, (*count + 1) * sizeof *words);
+        words[(*count)++] = str_dup(one);
+    }
+    *list = (const char *const *)words;
+}
+
+static void free_words(const char *const *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        mem_free((void *)(uintptr_t)list[i]);
+    mem_free((void *)(uintptr_t)list);
+}
+
+/* Where modules come from, and what is kept of them. */
+static int take_module_option(struct cli_args *a, struct control_options *o)
+{
+    static const char *const mine[] = {"module-dir", "allow-host-env", "allow-fetch-to", "cache-size", "compile-tier"};
+    int registry = registry_option(o->registries, "run", a);
+    bool known = false;
+    for (size_t i = 0; i < ARRAY_LEN(mine); i++)
+        known |= strcmp(a->name, mine[i]) == 0;
+    if (registry != NOT_MINE || !known)
+        return registry;
+    const char *v = cli_value(a);
+    if (v == NULL)
+        return CLI_USAGE;
+    if (strcmp(a->name, "module-dir") == 0)
+        o->module_dir = v;
+    else if (strcmp(a->name, "allow-host-env") == 0)
+        add_words(&o->host_env, &o->host_env_count, v);
+    else if (strcmp(a->name, "cache-size") == 0) {
+        if (!number_parse_bytes(str_of(v), &o->cache_bytes))
+            return cli_usage_error("run", "--cache-size \"%s\": want a size such as 500Mi or 2Gi, or 0", v);
+    } else if (strcmp(a->name, "compile-tier") == 0) {
+        if (!tier_policy_parse(v, &o->tiers))
+            return cli_usage_error("run", "--compile-tier \"%s\": want auto, optimised or fast", v);
+    } else {
+        size_t before = o->fetch_allow_count;
+        add_words(&o->fetch_allow, &o->fetch_allow_count, v);
+        for (size_t i = before; i < o->fetch_allow_count; i++)
+            if (!transfers_allow_parse(o->fetch_allow[i]))
+                return cli_usage_error("run", "--allow-fetch-to \"%s\": want an address or CIDR such as 10.0.0.0/8", v);
+    }
+    return CLI_OK;
+}
+
+static void namespaces_add(struct control_options *o, const char *ns)
+{
+    const char **list = mem_alloc((o->watch_namespace_count + 1) * sizeof *list);
+    for (size_t i = 0; i < o->watch_namespace_count; i++)
+        list[i] = o->watch_namespaces[i];
+    list[o->watch_namespace_count++] = ns;
+    mem_free((void *)(uintptr_t)o->watch_namespaces);
+    o->watch_namespaces = list;
+}
+
 /* One option into o; CLI_OK, or the usage error it printed. */
 static int take_option(struct cli_args *a, struct control_options *o)
 {
@@ -77,10 +160,13 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->admin_any_address = true;
         return CLI_OK;
     }
-    static const char *const later[] = {"kubernetes", "kubeconfig", "registry"};
-    for (size_t i = 0; i < ARRAY_LEN(later); i++)
-        if (str_is(name, later[i]))
-            return cli_usage_error("run", "--%s is not supported yet", a->name);
+    if (str_is(name, "kubernetes")) {
+        o->kubernetes = true;
+        return CLI_OK;
+    }
+    int module = take_module_option(a, o);
+    if (module != NOT_MINE)
+        return module;
     const char *v = cli_value(a);
     if (v == NULL)
         return CLI_USAGE;
@@ -94,6 +180,12 @@ static int take_option(struct cli_args *a, struct control_options *o)
         o->state_dir = v;
     else if (str_is(name, "dns-servers"))
         o->dns_servers = v;
+    else if (str_is(name, "kubeconfig"))
+        o->kubeconfig = v;
+    else if (str_is(name, "label-selector"))
+        o->label_selector = v;
+    else if (str_is(name, "watch-namespace"))
+        namespaces_add(o, v);
     else if (str_is(name, "labels")) {
         if (!cli_labels(v, &o->identity.labels))
             return cli_usage_error("run", "--labels \"%s\": want k=v,k=v", v);
@@ -151,9 +243,13 @@ static void fill_defaults(struct control_options *o)
 
 static void options_free(struct control_options *o)
 {
+    free_words(o->host_env, o->host_env_count);
+    free_words(o->fetch_allow, o->fetch_allow_count);
+    registry_table_free(o->registries);
     mem_free(o->identity.name);
     mem_free(o->identity.ns);
     cli_labels_free(&o->identity.labels);
+    mem_free((void *)(uintptr_t)o->watch_namespaces);
 }
 
 /* CLI_OK: o is complete. *done: all was said already. */
@@ -173,7 +269,10 @@ static int read_args(struct cli_args *a, struct control_options *o, const char *
         if (code != CLI_OK)
             return code;
     }
-    if (o->path_count == 0 && !o->has_kube_api)
+    bool cluster_options = o->kubeconfig != NULL || o->label_selector != NULL || o->watch_namespace_count > 0;
+    if (cluster_options && !o->kubernetes)
+        return cli_usage_error("run", "--kubeconfig, --watch-namespace and --label-selector are for --kubernetes");
+    if (o->path_count == 0 && !o->kubernetes && !o->has_kube_api)
         paths[o->path_count++] = ".";
     for (size_t i = 0; i < o->path_count; i++)
         if (access(paths[i], F_OK) != 0)
@@ -211,7 +310,10 @@ static int serve(struct control_options *o)
 
 int cli_run(int argc, char **argv)
 {
-    struct control_options o = {.has_admin = true, .drain_time_ms = 30000};
+    struct control_options o = {.has_admin = true,
+                                .drain_time_ms = 30000,
+                                .cache_bytes = CACHE_BYTES_DEFAULT,
+                                .registries = registry_table_new()};
     ASSERT(addr_parse(STR("127.0.0.1:15000"), &o.admin));
     const char **paths = mem_zalloc(((size_t)argc + 1) * sizeof *paths);
     struct cli_args a = {.argc = argc, .argv = argv};

@@ -253,7 +253,7 @@ struct wasm_plugin {
     struct traffic_match *matches;
     size_t match_count;
     /* plugin.weir/... annotations, checked; -1: not given */
-    int64_t cpu_deadline_ms, start_deadline_ms, memory_limit, pause_limit_ms;
+    int64_t cpu_deadline_ms, start_deadline_ms, memory_limit, pause_limit_ms, recheck_ms;
     int utf8;          /* enum header_utf8 of wasm/plugin.h: 0 reject, 1 escape, 2 pass; -1 */
     int pause_headers; /* 0 all, 1 headers only; -1 */
     char *vm_id;       /* NULL: the namespace */

@@ -12,6 +12,7 @@
 #include "control/events.h"
 #include "web/http_server.h"
 #include "control/options.h"
+#include "control/source_cluster.h"
 #include "control/source_dir.h"
 
 enum phase_of_life { LIFE_STARTING, LIFE_SERVING, LIFE_DRAINING, LIFE_CUT, LIFE_OVER };
@@ -32,8 +33,11 @@ struct control {
     unsigned worker_count;
     struct store store;
     struct source_dir *source;
+    struct transfers *transfers;    /* of the cluster; NULL without one */
+    struct source_cluster *cluster; /* NULL: none */
     struct engine *engine;
     struct module_cache *cache;
+    struct transfers *module_transfers; /* with the address guard */
     struct fetcher *fetcher;
     struct compiler *compiler;
     struct code_maker *code;
@@ -53,6 +57,7 @@ struct control {
     struct map endpoints;      /* cluster key -> digest text of what the workers were last told */
     struct open_listener *listeners;
     size_t listener_count;
+    uint64_t sockets_given, sockets_armed; /* to workers; by them */
     struct map logged; /* object title -> last logged problem, so that each is said once */
     struct loop_task publish;
     uv_signal_t term, interrupt, hup;

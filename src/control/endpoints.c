@@ -6,6 +6,21 @@
 #include "base/log.h"
 #include "control/control.h"
 
+static void endpoints_post(struct control *c, const struct cluster_endpoints *e, bool gone)
+{
+    for (unsigned i = 0; i < c->worker_count; i++) {
+        struct mail_endpoints *m = mem_zalloc(sizeof *m);
+        m->mail.type = MAIL_ENDPOINTS;
+        m->gone = gone;
+        m->key = mem_strdup(e->key);
+        m->list = mem_alloc((e->count + 1) * sizeof *m->list);
+        if (e->count > 0)
+            memcpy(m->list, e->list, e->count * sizeof *m->list);
+        m->count = e->count;
+        mailbox_post(worker_mailbox(c->workers[i]), &m->mail);
+    }
+}
+
 static void endpoints_send(struct control *c, const struct cluster_endpoints *e)
 {
     struct strbuf digest = {0};
@@ -21,16 +36,7 @@ static void endpoints_send(struct control *c, const struct cluster_endpoints *e)
         return;
     }
     mem_free(map_set(&c->endpoints, str_of(e->key), strbuf_take(&digest)));
-    for (unsigned i = 0; i < c->worker_count; i++) {
-        struct mail_endpoints *m = mem_zalloc(sizeof *m);
-        m->mail.type = MAIL_ENDPOINTS;
-        m->key = mem_strdup(e->key);
-        m->list = mem_alloc((e->count + 1) * sizeof *m->list);
-        if (e->count > 0)
-            memcpy(m->list, e->list, e->count * sizeof *m->list);
-        m->count = e->count;
-        mailbox_post(worker_mailbox(c->workers[i]), &m->mail);
-    }
+    endpoints_post(c, e, false);
 }
 
 static bool has_endpoint(const struct cluster_endpoints *e, const struct addr *addr)
@@ -91,7 +97,7 @@ static void want_hosts(struct control *c, const struct cluster_set *set)
     map_free(&hosts);
 }
 
-/* Clusters that are gone have no endpoints any more. */
+/* The workers forget the clusters that no resource declares any more. */
 static void forget_clusters(struct control *c, const struct cluster_set *set)
 {
     struct map gone = {0};
@@ -101,7 +107,7 @@ static void forget_clusters(struct control *c, const struct cluster_set *set)
         map_remove(&gone, str_of(set->list[i].key));
     MAP_EACH (e, &gone) {
         struct cluster_endpoints none = {.key = str_dup(e->key)};
-        endpoints_send(c, &none);
+        endpoints_post(c, &none, true);
         mem_free(map_remove(&c->endpoints, e->key));
         mem_free(none.key);
     }

@@ -1,296 +1,282 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See fetch.h. Files are read on libuv's thread pool; http goes through one curl multi handle driven by the loop
- * (curl says which sockets and which timeout, the loop says what happened). What must never happen: a blocked
- * control loop, or memory beyond FETCH_BYTES_MAX.
+ * See fetch.h. Files are read, unpacked and judged in one piece of work on libuv's pool; what http brought goes the
+ * same way; images come out of oci.h finished. What must never happen: a blocked loop, or memory beyond FETCH_BYTES_MAX
+ * for what came and once more for what it unpacks to.
  */
 #include "fetch/fetch.h"
 
-#include <arpa/inet.h>
-#include <curl/curl.h>
-#include <netinet/in.h>
+#include <stdio.h>
 
 #include "base/file.h"
+#include "fetch/credentials.h"
+#include "fetch/encode.h"
+#include "fetch/oci.h"
+#include "fetch/unwrap.h"
 
-enum { CONNECT_LIMIT_S = 10, TOTAL_LIMIT_S = 120, LOW_SPEED_S = 20, REDIRECTS_MAX = 5 };
+enum { TOTAL_LIMIT_MS = 120 * 1000, IDLE_LIMIT_MS = 20 * 1000, REDIRECTS_MAX = 5, STAGE_MAX = 64 };
 
 struct fetcher {
     struct loop *loop;
-    CURLM *multi;
-    struct loop_timer timeout;
+    struct transfers *transfers;
+    bool own_transfers;
+    const struct registry_table *registries;
+    char *config_file;
     struct list fetches;
 };
 struct fetch {
     struct list node;
     struct fetcher *owner;
+    void (*stage)(void *arg, const char *text);
     void (*done)(void *arg, struct fetch_result *result); /* NULL once cancelled */
     void *arg;
-    /* file */
+    char *sha256, *from;
+    char said[STAGE_MAX]; /* the newest stage */
+    struct failure failure;
+    struct loop_task refuse;
+    struct transfer *transfer;
+    struct oci_pull *pull;
     uv_work_t work;
-    char *path, *bytes, *error;
+    bool working;
+    char *path; /* of a file; NULL: bytes came by http */
+    char *bytes;
     size_t n;
-    /* http */
-    CURL *easy;
-    struct strbuf body;
-    char curl_error[CURL_ERROR_SIZE];
-    bool too_large, guarded;
-};
-struct socket_watch {
-    uv_poll_t poll;
-    struct fetcher *owner;
-    curl_socket_t fd;
+    char module_sha256[SHA256_HEX + 1];
 };
 
 static void fetch_free(struct fetch *f)
 {
     list_remove(&f->node);
+    mem_free(f->sha256);
+    mem_free(f->from);
     mem_free(f->path);
     mem_free(f->bytes);
-    mem_free(f->error);
-    strbuf_free(&f->body);
+    failure_clear(&f->failure);
     mem_free(f);
 }
 
-static void fetch_finish(struct fetch *f, struct fetch_result *result)
+static void fetch_tell(struct fetch *f, struct fetch_result *r, const struct failure *failure)
 {
-    if (f->done != NULL)
-        f->done(f->arg, result);
-    else
-        mem_free(result->bytes);
+    r->reason = failure->reason;
+    r->error = failure->reason != NULL ? failure->text : NULL;
+    r->retry = failure->retry;
+    r->retry_after_ms = failure->retry_after_ms;
+    f->done(f->arg, r);
+    mem_free(r->bytes);
     fetch_free(f);
 }
 
-/* ---- files ---- */
-
-static void file_work(uv_work_t *work)
+static void fetch_stage(void *arg, const char *text)
 {
-    struct fetch *f = work->data;
-    f->bytes = file_read_all(f->path, FETCH_BYTES_MAX, &f->n, &f->error);
+    struct fetch *f = arg;
+    if (f->stage == NULL || strcmp(f->said, text) == 0)
+        return;
+    (void)snprintf(f->said, sizeof f->said, "%s", text);
+    f->stage(f->arg, f->said);
 }
 
-static void file_done(uv_work_t *work, int status)
+/* The end of a file or of http. */
+static void fetch_end(struct fetch *f)
+{
+    struct fetch_result result = {.from = f->from};
+    if (f->failure.reason == NULL) {
+        result.bytes = f->bytes;
+        result.n = f->n;
+        memcpy(result.module_sha256, f->module_sha256, sizeof result.module_sha256);
+        f->bytes = NULL;
+    }
+    fetch_tell(f, &result, &f->failure);
+}
+
+/* ---- bytes, on the pool ---- */
+
+static void judge(struct fetch *f, bool remote)
+{
+    char *error = remote ? module_unwrap(&f->bytes, &f->n, FETCH_BYTES_MAX) : NULL;
+    if (error != NULL) {
+        failure_set(&f->failure, "BadModule", true, "%s: %s", f->from, error);
+        mem_free(error);
+        return;
+    }
+    encode_sha256(str_span(f->bytes, f->n), f->module_sha256);
+    if (f->sha256 != NULL && strcmp(f->sha256, f->module_sha256) != 0)
+        failure_set(&f->failure, "DigestMismatch", remote, "sha256 is %s, spec.sha256 wants %s", f->module_sha256,
+                    f->sha256);
+    else if (f->n < 8 || memcmp(f->bytes, "\0asm", 4) != 0)
+        failure_set(&f->failure, "BadModule", remote, "%s: is not a valid Wasm module", f->from);
+}
+
+static void bytes_work(uv_work_t *work)
+{
+    struct fetch *f = work->data;
+    char *error = NULL;
+    if (f->path != NULL)
+        f->bytes = file_read_all(f->path, FETCH_BYTES_MAX, &f->n, &error);
+    if (error != NULL)
+        failure_set(&f->failure, "FetchFailed", true, "%s: %s", f->path, error);
+    else
+        judge(f, f->path == NULL);
+    mem_free(error);
+}
+
+static void bytes_done(uv_work_t *work, int status)
 {
     struct fetch *f = work->data;
     (void)status;
-    char *text = f->error != NULL ? mem_printf("%s: %s", f->path, f->error) : NULL;
-    struct fetch_result result = {.bytes = f->bytes, .n = f->n, .error = text, .retry = true};
-    f->bytes = NULL;
-    fetch_finish(f, &result);
-    mem_free(text);
+    if (f->done == NULL)
+        fetch_free(f);
+    else
+        fetch_end(f);
+}
+
+static void bytes_start(struct fetch *f)
+{
+    f->work.data = f;
+    f->working = true;
+    ASSERT(uv_queue_work(&f->owner->loop->uv, &f->work, bytes_work, bytes_done) == 0);
 }
 
 /* ---- http ---- */
 
-/* Link-local addresses and the cloud's metadata services are never a place modules come from: a url from somebody who
- * may write WasmPlugins must not read the machine's credentials. */
-static bool address_is_guarded(const struct sockaddr *sa)
+static const char *reason_of(unsigned status)
 {
-    if (sa->sa_family == AF_INET) {
-        uint32_t a = ntohl(((const struct sockaddr_in *)(const void *)sa)->sin_addr.s_addr);
-        return (a >> 16) == 0xa9fe /* 169.254/16 */ || a == 0xa83f8110u /* 168.63.129.16 */ ||
-               a == 0x646464c8u /* 100.100.100.200 */;
-    }
-    if (sa->sa_family == AF_INET6) {
-        const struct in6_addr *a = &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr;
-        if (IN6_IS_ADDR_V4MAPPED(a)) {
-            struct sockaddr_in in = {.sin_family = AF_INET};
-            memcpy(&in.sin_addr, a->s6_addr + 12, 4);
-            return address_is_guarded((const struct sockaddr *)&in);
-        }
-        static const unsigned char metadata[16] = {0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54};
-        return IN6_IS_ADDR_LINKLOCAL(a) || memcmp(a->s6_addr, metadata, 16) == 0;
-    }
-    return true;
+    return status == 401   ? "Unauthorized"
+           : status == 403 ? "Forbidden"
+           : status == 404 ? "NotFound"
+           : status == 429 ? "RateLimited"
+           : status >= 500 ? "ServerError"
+                           : "FetchFailed";
 }
 
-static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+static void http_done(void *arg, struct transfer *x, struct transfer_result *r)
 {
     struct fetch *f = arg;
-    (void)purpose;
-    if (address_is_guarded(&address->addr)) {
-        f->guarded = true;
-        return CURL_SOCKET_BAD;
+    (void)x;
+    f->transfer = NULL;
+    if (r->error != NULL)
+        failure_set(&f->failure,
+                    r->refused     ? "Refused"
+                    : r->too_large ? "TooLarge"
+                    : r->truncated ? "Truncated"
+                                   : "FetchFailed",
+                    !r->refused && !r->too_large, "%s: %s", f->from, r->error);
+    else if (r->status != 200)
+        failure_set(&f->failure, reason_of(r->status), true, "%s: the server answered %u", f->from, r->status);
+    f->failure.retry_after_ms = r->retry_after_ms;
+    if (f->failure.reason != NULL) {
+        fetch_end(f);
+        return;
     }
-    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    f->n = r->body.n;
+    f->bytes = strbuf_take(&r->body);
+    bytes_start(f);
 }
 
-static size_t on_body(char *p, size_t size, size_t count, void *arg)
+static void http_progress(void *arg, uint64_t done, uint64_t total)
 {
-    struct fetch *f = arg;
-    size_t n = size * count;
-    if (f->body.n + n > FETCH_BYTES_MAX) {
-        f->too_large = true;
-        return 0;
-    }
-    strbuf_add(&f->body, str_span(p, n));
-    return n;
-}
-
-static void http_finish(struct fetch *f, CURLcode code)
-{
-    long status = 0;
-    curl_easy_getinfo(f->easy, CURLINFO_RESPONSE_CODE, &status);
-    curl_multi_remove_handle(f->owner->multi, f->easy);
-    curl_easy_cleanup(f->easy);
-    f->easy = NULL;
-    char *text = NULL;
-    struct fetch_result result = {.retry = true};
-    if (f->guarded) {
-        text = mem_strdup("the address is link-local or a cloud's metadata service");
-        result.retry = false;
-    } else if (f->too_large) {
-        text = mem_printf("is larger than %d bytes", FETCH_BYTES_MAX);
-        result.retry = false;
-    } else if (code != CURLE_OK)
-        text = mem_printf("%s", f->curl_error[0] != '\0' ? f->curl_error : curl_easy_strerror(code));
-    else if (status != 200)
-        text = mem_printf("the server answered %ld", status);
-    result.error = text;
-    if (text == NULL) {
-        result.n = f->body.n;
-        result.bytes = strbuf_take(&f->body);
-    }
-    fetch_finish(f, &result);
-    mem_free(text);
-}
-
-static void multi_harvest(struct fetcher *fr)
-{
-    int left = 0;
-    for (CURLMsg *msg = curl_multi_info_read(fr->multi, &left); msg != NULL;
-         msg = curl_multi_info_read(fr->multi, &left)) {
-        if (msg->msg != CURLMSG_DONE)
-            continue;
-        void *f = NULL;
-        CURLcode code = msg->data.result;
-        curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &f);
-        http_finish(f, code);
-    }
-}
-
-static void watch_closed(uv_handle_t *handle) { mem_free(handle->data); }
-
-static void on_socket_event(uv_poll_t *poll, int status, int events)
-{
-    struct socket_watch *w = poll->data;
-    struct fetcher *fr = w->owner;
-    int flags = (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
-    if (status < 0) /* told as an error without a number: curl finds it on its next read */
-        flags = CURL_CSELECT_IN | CURL_CSELECT_OUT;
-    int running = 0;
-    curl_multi_socket_action(fr->multi, w->fd, flags, &running);
-    multi_harvest(fr);
-}
-
-static int on_socket_interest(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
-{
-    (void)easy;
-    struct fetcher *fr = arg;
-    struct socket_watch *w = socket_arg;
-    if (what == CURL_POLL_REMOVE) {
-        if (w != NULL) {
-            curl_multi_assign(fr->multi, fd, NULL);
-            uv_poll_stop(&w->poll);
-            uv_close((uv_handle_t *)&w->poll, watch_closed);
-        }
-        return 0;
-    }
-    if (w == NULL) {
-        w = mem_zalloc(sizeof *w);
-        w->owner = fr;
-        w->fd = fd;
-        if (uv_poll_init_socket(&fr->loop->uv, &w->poll, fd) != 0) {
-            mem_free(w);
-            return -1;
-        }
-        w->poll.data = w;
-        curl_multi_assign(fr->multi, fd, w);
-    }
-    uv_poll_start(&w->poll, (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0),
-                  on_socket_event);
-    return 0;
-}
-
-static void on_timeout(struct loop_timer *timer)
-{
-    struct fetcher *fr = CONTAINER_OF(timer, struct fetcher, timeout);
-    int running = 0;
-    curl_multi_socket_action(fr->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    multi_harvest(fr);
-}
-
-static int on_timeout_wanted(CURLM *multi, long ms, void *arg)
-{
-    (void)multi;
-    struct fetcher *fr = arg;
-    if (ms < 0)
-        loop_timer_stop(&fr->timeout);
+    char text[STAGE_MAX];
+    enum { MIB = 1024 * 1024 };
+    if (total >= MIB)
+        (void)snprintf(text, sizeof text, "downloading %llu of %llu MiB", (unsigned long long)(done / MIB),
+                       (unsigned long long)((total + MIB - 1) / MIB));
     else
-        loop_timer_start(&fr->timeout, ms > 0 ? (uint64_t)ms : 1);
-    return 0;
+        (void)snprintf(text, sizeof text, "downloading");
+    fetch_stage(arg, text);
 }
 
 static void http_start(struct fetch *f, const char *url)
 {
-    CURL *e = f->easy = curl_easy_init();
-    ASSERT(e != NULL);
-    curl_easy_setopt(e, CURLOPT_URL, url);
-    curl_easy_setopt(e, CURLOPT_PRIVATE, f);
-    curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 1L);
-    curl_easy_setopt(e, CURLOPT_MAXREDIRS, (long)REDIRECTS_MAX);
-    curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_LIMIT_S);
-    curl_easy_setopt(e, CURLOPT_TIMEOUT, (long)TOTAL_LIMIT_S);
-    curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, (long)LOW_SPEED_S);
-    curl_easy_setopt(e, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)FETCH_BYTES_MAX);
-    curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
-    /* Names are looked up on curl's threads; without this, giving a fetch up would wait for its thread. */
-    curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
-    curl_easy_setopt(e, CURLOPT_PROXY, ""); /* the environment does not decide where modules come from */
-    curl_easy_setopt(e, CURLOPT_USERAGENT, "weir/" WEIR_VERSION);
-    curl_easy_setopt(e, CURLOPT_ERRORBUFFER, f->curl_error);
-    curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(e, CURLOPT_WRITEDATA, f);
-    curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, open_socket);
-    curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, f);
-    curl_multi_add_handle(f->owner->multi, e);
+    f->transfer = transfer_start(f->owner->transfers,
+                                 &(struct transfer_request){.url = url,
+                                                            .max_redirects = REDIRECTS_MAX,
+                                                            .total_ms = TOTAL_LIMIT_MS,
+                                                            .idle_ms = IDLE_LIMIT_MS,
+                                                            .guard = true,
+                                                            .max_bytes = FETCH_BYTES_MAX,
+                                                            .progress = f->stage != NULL ? http_progress : NULL,
+                                                            .done = http_done,
+                                                            .arg = f});
+}
+
+/* ---- images ---- */
+
+static void pull_done(void *arg, struct oci_pull_result *r)
+{
+    struct fetch *f = arg;
+    f->pull = NULL;
+    struct fetch_result result = {.bytes = r->bytes,
+                                  .n = r->n,
+                                  .unchanged = r->unchanged,
+                                  .verified = r->verified,
+                                  .from = r->from,
+                                  .warning = r->warning};
+    r->bytes = NULL;
+    memcpy(result.module_sha256, r->module_sha256, sizeof result.module_sha256);
+    memcpy(result.digest, r->digest, sizeof result.digest);
+    memcpy(result.index_digest, r->index_digest, sizeof result.index_digest);
+    fetch_tell(f, &result, r->failure);
+}
+
+static void pull_start(struct fetch *f, const struct fetch_request *request)
+{
+    struct fetcher *fr = f->owner;
+    f->pull = oci_pull_start(&(struct oci_pull_request){.loop = fr->loop,
+                                                        .transfers = fr->transfers,
+                                                        .registries = fr->registries,
+                                                        .config_file = fr->config_file,
+                                                        .reference = request->url,
+                                                        .sha256 = request->sha256,
+                                                        .pull_secret = request->pull_secret,
+                                                        .verification_key = request->verification_key,
+                                                        .have = request->have,
+                                                        .have_index = request->have_index,
+                                                        .max_bytes = FETCH_BYTES_MAX,
+                                                        .stage = fetch_stage,
+                                                        .done = pull_done,
+                                                        .arg = f});
 }
 
 /* ---- entry points ---- */
 
-struct fetcher *fetcher_new(struct loop *loop)
+void fetch_write_url(const char *url, struct strbuf *out)
 {
-    struct fetcher *fr = mem_zalloc(sizeof *fr);
-    fr->loop = loop;
-    list_init(&fr->fetches);
-    loop_timer_init(&fr->timeout, loop, on_timeout);
-    curl_global_init(CURL_GLOBAL_DEFAULT);
-    fr->multi = curl_multi_init();
-    ASSERT(fr->multi != NULL);
-    curl_multi_setopt(fr->multi, CURLMOPT_SOCKETFUNCTION, on_socket_interest);
-    curl_multi_setopt(fr->multi, CURLMOPT_SOCKETDATA, fr);
-    curl_multi_setopt(fr->multi, CURLMOPT_TIMERFUNCTION, on_timeout_wanted);
-    curl_multi_setopt(fr->multi, CURLMOPT_TIMERDATA, fr);
-    return fr;
+    struct str rest = str_of(url);
+    ptrdiff_t slashes = str_find_str(rest, STR("://"));
+    size_t scheme = slashes >= 0 ? (size_t)slashes + 3 : 0;
+    strbuf_add(out, str_upto(rest, scheme));
+    strbuf_add(out, reference_without_user(str_from(rest, scheme)));
 }
 
-struct fetch *fetch_start(struct fetcher *fr, const char *url, void (*done)(void *arg, struct fetch_result *result),
-                          void *arg)
+static void on_refuse(struct loop_task *task) { fetch_end(CONTAINER_OF(task, struct fetch, refuse)); }
+
+struct fetch *fetch_start(struct fetcher *fr, const struct fetch_request *request)
 {
     struct fetch *f = mem_zalloc(sizeof *f);
+    struct strbuf from = {0};
+    const char *url = request->url;
+    bool file = strncasecmp(url, "file://", 7) == 0;
+    bool http = strncasecmp(url, "http://", 7) == 0 || strncasecmp(url, "https://", 8) == 0;
+    fetch_write_url(url, &from);
     f->owner = fr;
-    f->done = done;
-    f->arg = arg;
+    f->stage = request->stage;
+    f->done = request->done;
+    f->arg = request->arg;
+    f->sha256 = request->sha256 != NULL ? mem_strdup(request->sha256) : NULL;
+    f->from = strbuf_take(&from);
+    loop_task_init(&f->refuse, on_refuse);
     list_init(&f->node);
     list_push_back(&fr->fetches, &f->node);
-    if (strncmp(url, "file://", 7) == 0) {
+    if ((file || http) && request->verification_key != NULL) {
+        failure_set(&f->failure, "SignatureMissing", false, "%s: verificationKey is for images: only those are signed",
+                    f->from);
+        loop_defer(fr->loop, &f->refuse);
+    } else if (file) {
         f->path = mem_strdup(url + 7);
-        f->work.data = f;
-        ASSERT(uv_queue_work(&fr->loop->uv, &f->work, file_work, file_done) == 0);
-    } else {
+        bytes_start(f);
+    } else if (http) {
         http_start(f, url);
+    } else {
+        pull_start(f, request);
     }
     return f;
 }
@@ -298,23 +284,40 @@ struct fetch *fetch_start(struct fetcher *fr, const char *url, void (*done)(void
 void fetch_cancel(struct fetch *f)
 {
     f->done = NULL;
-    if (f->easy == NULL)
+    if (f->working)
         return; /* the thread pool will finish it, unheard */
-    curl_multi_remove_handle(f->owner->multi, f->easy);
-    curl_easy_cleanup(f->easy);
+    loop_task_cancel(&f->refuse);
+    if (f->transfer != NULL)
+        transfer_cancel(f->transfer);
+    if (f->pull != NULL)
+        oci_pull_cancel(f->pull);
     fetch_free(f);
 }
 
-static void timeout_closed(struct loop_timer *timer) { mem_free(CONTAINER_OF(timer, struct fetcher, timeout)); }
+struct fetcher *fetcher_new(struct loop *loop, const struct fetcher_options *options)
+{
+    static const struct fetcher_options none;
+    const struct fetcher_options *o = options != NULL ? options : &none;
+    struct fetcher *fr = mem_zalloc(sizeof *fr);
+    fr->loop = loop;
+    list_init(&fr->fetches);
+    fr->own_transfers = o->transfers == NULL;
+    fr->transfers = o->transfers != NULL ? o->transfers : transfers_new(loop, NULL);
+    fr->registries = o->registries;
+    fr->config_file =
+        o->docker_config != NULL && o->docker_config[0] == '\0' ? NULL : credentials_config_path(o->docker_config);
+    return fr;
+}
 
 void fetcher_free(struct fetcher *fr)
 {
     LIST_EACH (n, &fr->fetches)
         fetch_cancel(LIST_ENTRY(n, struct fetch, node));
-    /* File reads still in the thread pool end in file_done, which takes them off the list: run until then. */
+    /* Work still in the thread pool ends in bytes_done, which takes it off the list: run until then. */
     while (!list_is_empty(&fr->fetches))
         uv_run(&fr->loop->uv, UV_RUN_ONCE);
-    curl_multi_cleanup(fr->multi);
-    curl_global_cleanup();
-    loop_timer_close(&fr->timeout, timeout_closed);
+    if (fr->own_transfers)
+        transfers_free(fr->transfers);
+    mem_free(fr->config_file);
+    mem_free(fr);
 }

@@ -29,6 +29,10 @@ os.environ.setdefault("TSAN_OPTIONS",
                       f"report_signal_unsafe=0 suppressions={ROOT}/tests/unit/wasm/tsan.supp halt_on_error=0 exitcode=66")
 
 
+# A real API server takes minutes to build once, so its tests run only where it is there (make test-kubernetes).
+collect_ignore_glob = [] if os.environ.get("WEIR_KUBERNETES") else ["test_kubernetes*.py"]
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than about 5 s")
     config.addinivalue_line("markers", "guests: needs filters in other languages than C (make guests)")
@@ -55,6 +59,14 @@ def cache_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def guests(tmp_path_factory):
     return Guests(tmp_path_factory.mktemp("guests"))
+
+
+@pytest.fixture(scope="session")
+def built_guests():
+    """The folder of the guests that want other toolchains than C's: examples and tests/guests. Mark tests that use it `guests`."""
+    done = subprocess.run([ROOT / "tools/guests", "--with-tests", ROOT / "build/guests"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ROOT / "build/guests"
 
 
 class _Gateways:
