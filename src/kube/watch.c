@@ -329,7 +329,7 @@ static void keep_skipped(struct kube_watch *w, struct str items)
         if (it.value.n <= KUBE_OBJECT_MAX)
             continue;
         struct str meta = json_get(it.value, "metadata");
-        char *ns = json_scan_string(json_get(meta, "namespace")), *name = json_string(json_get(meta, "name"));
+        char *ns = json_scan_string(json_get(meta, "namespace")), *name = json_scan_string(json_get(meta, "name"));
         struct strbuf key = {0};
         object_key(&key, ns != NULL ? ns : "", name != NULL ? name : "");
         struct watched *o = map_get(&w->objects, strbuf_str(&key));
@@ -467,7 +467,7 @@ static void take_version(struct kube_watch *w, struct str object)
 static void take_deleted(struct kube_watch *w, struct str object)
 {
     struct str meta = json_get(object, "metadata");
-    char *ns = json_scan_string(json_get(meta, "namespace")), *name = json_string(json_get(meta, "name"));
+    char *ns = json_scan_string(json_get(meta, "namespace")), *name = json_scan_string(json_get(meta, "name"));
     struct strbuf key = {0};
     object_key(&key, ns != NULL ? ns : "", name != NULL ? name : "");
     remove_key(w, strbuf_str(&key));
