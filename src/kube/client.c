@@ -189,8 +189,8 @@ static void on_head(void *arg, struct transfer *x)
 /* "403 Forbidden: message" */
 static char *answer_error(unsigned status, struct str body, char **reason)
 {
-    char *message = json_string(json_get(body, "message"));
-    *reason = json_string(json_get(body, "reason"));
+    char *message = json_scan_string(json_get(body, "message"));
+    *reason = json_scan_string(json_get(body, "reason"));
     struct strbuf out = {0};
     strbuf_printf(&out, "%u", status);
     if (*reason != NULL && (*reason)[0] != '\0')
