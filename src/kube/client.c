@@ -217,7 +217,8 @@ static void on_done(void *arg, struct transfer *x, struct transfer_result *t)
         call_begin(call);
         return;
     }
-    struct kube_result result = {.status = t->status, .reason = "", .too_large = t->too_large, .retry_after_ms = t->retry_after_ms};
+    struct kube_result result = {
+        .status = t->status, .reason = "", .too_large = t->too_large, .retry_after_ms = t->retry_after_ms};
     result.body = call->error_body.n > 0 ? strbuf_str(&call->error_body) : strbuf_str(&t->body);
     char *error = NULL, *reason = NULL;
     if (t->error != NULL) {

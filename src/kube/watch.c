@@ -84,10 +84,7 @@ static void write_whole(struct strbuf *out, const struct watched *o)
     strbuf_add(out, str_span(o->text + o->version_at, o->n - o->version_at));
 }
 
-static void object_key(struct strbuf *key, const char *ns, const char *name)
-{
-    strbuf_printf(key, "%s/%s", ns, name);
-}
+static void object_key(struct strbuf *key, const char *ns, const char *name) { strbuf_printf(key, "%s/%s", ns, name); }
 
 static void replace(char **to, char **from)
 {
@@ -614,10 +611,7 @@ struct kube_watch_state kube_watch_state(const struct kube_watch *w)
     return state;
 }
 
-bool kube_watch_restore(struct kube_watch *w, struct str text)
-{
-    return w->listed || take_object(w, text);
-}
+bool kube_watch_restore(struct kube_watch *w, struct str text) { return w->listed || take_object(w, text); }
 
 bool kube_watch_find(const struct kube_watch *w, const char *ns, const char *name, struct kube_object *out)
 {
