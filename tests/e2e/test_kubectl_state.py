@@ -220,7 +220,7 @@ def test_from_apply_to_filtered_traffic(gateway, guests, upstream, tmp_path):
     wait_until(lambda: programmed("good")["status"] == "True", "Programmed")
     assert api.get(f"{path}/good")["metadata"]["generation"] == 1
     log = f"/api/v1/namespaces/{res.NS}/pods/weir/log"
-    assert f"plugin {res.NS}/good" in api.ask("GET", log).text
+    wait_until(lambda: f"plugin {res.NS}/good" in api.ask("GET", log).text, "its line")
     assert api.ask("POST", path, plugin("outside", "file:///etc/hostname")).status == 201
     wait_until(lambda: programmed("outside")["status"] == "False", "a refusal")
     gw.wait_status(403)
