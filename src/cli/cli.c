@@ -115,4 +115,5 @@ void cli_labels_free(struct labels *l)
         mem_free(l->list[i].value);
     }
     mem_free(l->list);
+    *l = (struct labels){0};
 }
