@@ -57,3 +57,46 @@ def test_each_word_has_its_own_password(weir, registry, docker_config, tmp_path)
     assert got.returncode == 0, got
     assert (tmp_path / "out.wasm").read_bytes() == WASM
     assert authorizations(registry) == {registry.authorization}
+
+
+def test_a_blob_elsewhere_gets_no_password(weir, registry, docker_config, tmp_path):
+    """Registries send to storage on other hosts; another port is another host."""
+    storage = ScriptedRegistry()
+    try:
+        registry.push("filter", "v1", WASM)
+        storage.push("filter", "v1", WASM)
+
+        def away(h):
+            h.answer(307, headers={"location": f"http://{storage.host}{h.path}"})
+            return True
+        registry.spoil("blob", away)
+        config = docker_config(**{registry.host: "right", storage.host: "right"})
+        got = weir_cli(weir, config, "pull", "-o", tmp_path / "out.wasm", f"{registry.host}/filter:v1")
+        assert got.returncode == 0, got
+        assert storage.count("blob") == 1 and authorizations(storage) == set()
+        assert authorizations(registry) == {registry.authorization}
+    finally:
+        storage.stop()
+
+
+@pytest.mark.parametrize("realm", ["file:///etc/passwd", "ftp://127.0.0.1/", "http://169.254.169.254/token", "http://[::ffff:169.254.169.254]/token", "//x", ""])
+def test_realms_that_are_none(weir, registry, docker_config, tmp_path, realm):
+    def challenge(h):
+        h.answer(401, headers={"www-authenticate": f'Bearer realm="{realm}",service="x"'})
+        return True
+    registry.authorization = None
+    registry.spoil("manifest", challenge)
+    config = docker_config(**{registry.host: "right"})
+    got = weir_cli(weir, config, "pull", "-o", tmp_path / "out.wasm", f"{registry.host}/filter:v1")
+    assert got.returncode == 1 and got.stderr.startswith("weir pull: Refused: "), got
+    assert "right" not in got.stderr
+
+
+def test_what_a_registry_says_is_escaped(weir, registry, docker_config, tmp_path):
+    def say(h):
+        h.answer(403, json.dumps({"errors": [{"code": "DENIED", "message": "a\n\x1b[31mweir: fine"}]}).encode())
+        return True
+    registry.authorization = None
+    registry.spoil("manifest", say)
+    got = weir_cli(weir, docker_config(), "pull", "-o", tmp_path / "out.wasm", f"{registry.host}/filter:v1")
+    assert got.returncode == 1 and "Forbidden" in got.stderr and "\x1b" not in got.stderr and got.stderr.count("\n") == 1, got
