@@ -48,8 +48,13 @@ static int setup(void **state)
     loop_init(&c.loop);
     loop_task_init(&c.publish, on_publish);
     loop_timer_init(&pass, &c.loop, end_pass);
-    c.fetcher = fetcher_new(&c.loop);
-    c.delivery = delivery_new(&(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .changed = on_changed});
+    c.fetcher = fetcher_new(&c.loop, NULL);
+    char *error = NULL;
+    dir_make();
+    c.cache = module_cache_open(at("cache"), "no engine", 0, &error);
+    assert_non_null(c.cache);
+    c.delivery = delivery_new(
+        &(struct delivery_options){.loop = &c.loop, .cache = c.cache, .fetcher = c.fetcher, .changed = on_changed});
     c.conditions = conditions_new(&c);
     conditions_add_sink(&c, &(struct status_sink){on_status, on_event, NULL});
     statuses = event_count = 0;
@@ -62,6 +67,8 @@ static int teardown(void **state)
     loop_timer_close(&pass, NULL);
     conditions_free(c.conditions);
     delivery_free(c.delivery);
+    module_cache_close(c.cache);
+    dir_remove();
     fetcher_free(c.fetcher);
     loop_fini(&c.loop);
     if (c.snapshot != NULL)
