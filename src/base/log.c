@@ -182,7 +182,7 @@ static void write_all(struct sink *s, struct iovec *iov, int count)
             atomic_fetch_add(&s->dropped, count_lines(iov, count));
             return;
         }
-        for (size_t left = (size_t)n; left != 0;) {
+        for (size_t left = (size_t)n; left != 0 && count > 0;) {
             size_t part = left < iov->iov_len ? left : iov->iov_len;
             iov->iov_base = (char *)iov->iov_base + part;
             iov->iov_len -= part;

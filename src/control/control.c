@@ -443,6 +443,7 @@ static void on_second(struct loop_timer *timer)
     if (c->api != NULL && c->delivery != NULL)
         source_api_ready(c->api);
     conditions_tick(c->conditions);
+    dashboard_tick(c->dashboard, loop_now(&c->loop));
     loop_timer_start(&c->second, SECOND_MS);
 }
 
@@ -512,6 +513,7 @@ static bool control_start(struct control *c)
                                  .arg = c};
     c->delivery = delivery_new(&d);
     c->conditions = conditions_new(c);
+    c->dashboard = dashboard_new();
     c->source = source_dir_new(&c->loop, &c->store, o->paths, o->path_count, "default", on_files_changed, c);
     if (o->kubernetes && !cluster_start(c))
         return false;
@@ -589,6 +591,7 @@ static void control_end(struct control *c)
     usage_free(&c->usage);
     compose_memory_free(&c->memory);
     events_free(&c->events);
+    dashboard_free(c->dashboard);
     store_free(&c->store);
     MAP_EACH (e, &c->endpoints)
         mem_free(e->value);

@@ -8,6 +8,7 @@
 #include "base/metrics.h"
 #include "control/compose.h"
 #include "control/conditions.h"
+#include "control/dashboard.h"
 #include "control/dns.h"
 #include "control/events.h"
 #include "web/http_server.h"
@@ -50,6 +51,7 @@ struct control {
     struct compose_memory memory;
     struct conditions *conditions; /* NULL: nobody follows */
     struct events events;
+    struct dashboard *dashboard; /* NULL: no samples */
     uint64_t shape;            /* of the objects the newest snapshot was made of */
     struct snapshot *snapshot; /* newest published; one reference */
     uint64_t *adopted;         /* by worker: version */

@@ -138,7 +138,8 @@ static void test_methods_and_paths(void **state)
     assert_int_equal(status_of(ask("HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")), 200);
     answer = get("/");
     assert_non_null(strstr(answer, "/metrics"));
-    assert_non_null(strstr(answer, "content-security-policy: default-src 'self'\r\n"));
+    assert_non_null(strstr(answer, "content-security-policy: default-src 'self'; base-uri 'none'; form-action 'none'; "
+                                   "frame-ancestors 'none'\r\n"));
     assert_non_null(strstr(answer, "x-content-type-options: nosniff\r\n"));
     assert_non_null(strstr(answer, "cache-control: no-store\r\n"));
 }
@@ -203,8 +204,8 @@ static void test_no_output_shows_a_secret(void **state)
     conditions_touch(c.conditions);
     while (c.events.count == 0)
         uv_run(&c.loop.uv, UV_RUN_ONCE);
-    static const char *const paths[] = {"/config", "/plugins", "/ready",   "/metrics",
-                                        "/events", "/logs",    "/logging", "/"};
+    static const char *const paths[] = {"/config", "/plugins", "/ready",   "/metrics", "/events",
+                                        "/stats",  "/logs",    "/logging", "/"};
     for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
         const char *answer = get(paths[i]), *canary = strstr(answer, "CANARY");
         if (canary == NULL)

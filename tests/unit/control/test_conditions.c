@@ -48,11 +48,11 @@ static int setup(void **state)
     loop_init(&c.loop);
     loop_task_init(&c.publish, on_publish);
     loop_timer_init(&pass, &c.loop, end_pass);
-    c.fetcher = fetcher_new(&c.loop, NULL);
     char *error = NULL;
     dir_make();
-    c.cache = module_cache_open(at("cache"), "no engine", 0, &error);
+    c.cache = module_cache_open(at("cache"), "none", 0, &error);
     assert_non_null(c.cache);
+    c.fetcher = fetcher_new(&c.loop, &(struct fetcher_options){.docker_config = ""});
     c.delivery = delivery_new(
         &(struct delivery_options){.loop = &c.loop, .cache = c.cache, .fetcher = c.fetcher, .changed = on_changed});
     c.conditions = conditions_new(&c);
@@ -67,10 +67,10 @@ static int teardown(void **state)
     loop_timer_close(&pass, NULL);
     conditions_free(c.conditions);
     delivery_free(c.delivery);
-    module_cache_close(c.cache);
-    dir_remove();
     fetcher_free(c.fetcher);
     loop_fini(&c.loop);
+    module_cache_close(c.cache);
+    dir_remove();
     if (c.snapshot != NULL)
         snapshot_unref(c.snapshot);
     usage_free(&c.usage);
