@@ -548,9 +548,9 @@ static void write_watch(const struct source_cluster *s, const struct cluster_wat
     }
     strbuf_addz(out, ",\"state\":");
     strbuf_add_json(out, str_of(kube_phase_name(state.phase)));
-    strbuf_printf(out, ",\"seconds\":%llu,\"objects\":%zu,\"skipped\":%llu,\"problem\":",
+    strbuf_printf(out, ",\"seconds\":%llu,\"objects\":%zu,\"skipped\":%llu,\"lists\":%llu,\"problem\":",
                   (unsigned long long)((loop_now(s->o.loop) - state.since_ms) / 1000), state.objects,
-                  (unsigned long long)state.skipped);
+                  (unsigned long long)state.skipped, (unsigned long long)state.lists);
     if (state.problem != NULL)
         strbuf_add_json(out, str_of(state.problem));
     else
