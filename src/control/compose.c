@@ -34,6 +34,20 @@ const struct resource **compose_sorted(const struct store *store, enum kind kind
 
 /* ---- gateways ---- */
 
+const char *compose_controller(const char *name)
+{
+    return strcmp(name, CONTROLLER) == 0 ? CONTROLLER : strcmp(name, ISTIO_CONTROLLER) == 0 ? ISTIO_CONTROLLER : NULL;
+}
+
+const char *compose_gateway_controller(const struct store *store, const struct resource *gw)
+{
+    const char *name = gw->u.gateway.class_name;
+    const struct store_object *o = store_find(store, KIND_GATEWAY_CLASS, "", name);
+    if (o != NULL && o->good != NULL)
+        return compose_controller(o->good->u.gateway_class.controller_name);
+    return strcmp(name, "weir") == 0 ? CONTROLLER : strcmp(name, "istio") == 0 ? ISTIO_CONTROLLER : NULL;
+}
+
 /* A GatewayClass of ours says so by its controllerName. Without the object the names "weir" and "istio" stand for
  * themselves, so that a directory with a Gateway alone works. */
 static bool class_is_ours(const struct compose *c, const struct resource *gw, const struct gateway_class **class_out)
@@ -42,7 +56,7 @@ static bool class_is_ours(const struct compose *c, const struct resource *gw, co
     const struct store_object *o = store_find(c->store, KIND_GATEWAY_CLASS, "", name);
     *class_out = NULL;
     if (o == NULL || o->good == NULL) {
-        if (strcmp(name, "weir") == 0 || strcmp(name, "istio") == 0)
+        if (compose_gateway_controller(c->store, gw) != NULL)
             return true;
         usage_say(c->usage, &gw->meta, false, "NoMatchingClass",
                   "gatewayClassName \"%s\" names no GatewayClass of this gateway", name);
@@ -50,7 +64,7 @@ static bool class_is_ours(const struct compose *c, const struct resource *gw, co
     }
     *class_out = &o->good->u.gateway_class;
     const char *controller = o->good->u.gateway_class.controller_name;
-    bool ours = strcmp(controller, CONTROLLER) == 0 || strcmp(controller, ISTIO_CONTROLLER) == 0;
+    bool ours = compose_controller(controller) != NULL;
     usage_say(c->usage, &o->good->meta, ours, ours ? "Accepted" : "NotOurs", ours ? "%s" : "controllerName is not %s",
               ours ? "" : CONTROLLER);
     if (!ours)
@@ -163,16 +177,20 @@ static void serve_listener(struct compose *c, const struct resource *gw, const s
     char *taken_by = NULL;
     if (!listener_address(address, l->port, &addr)) {
         usage_say(c->usage, &gw->meta, false, "AddressNotUsable", "\"%s\" is not an IP address", address);
+        usage_say_part(c->usage, &gw->meta, USAGE_ADDRESS, address, false, "AddressNotUsable",
+                       "\"%s\" is not an IP address", address);
         return;
     }
     ptrdiff_t index = listener_claim(c, gw, &addr, limits, &taken_by);
     if (index < 0) {
         usage_say(c->usage, &gw->meta, false, "PortUnavailable", "listener %s: port %u is served by Gateway %s",
                   l->name, l->port, taken_by);
+        usage_say_part(c->usage, &gw->meta, USAGE_LISTENER, l->name, false, "PortUnavailable",
+                       "port %u is served by Gateway %s", l->port, taken_by);
         return;
     }
     *served = mem_realloc(*served, (*count + 1) * sizeof **served);
-    (*served)[(*count)++] = (struct served){gw, l, (size_t)index};
+    (*served)[(*count)++] = (struct served){.gateway = gw, .listener = l, .index = (size_t)index};
 }
 
 static void compose_gateway(struct compose *c, const struct resource *gw, struct served **served, size_t *count)
@@ -188,9 +206,12 @@ static void compose_gateway(struct compose *c, const struct resource *gw, struct
     size_t before = *count;
     for (size_t i = 0; i < g->listener_count; i++) {
         const struct gateway_listener *l = &g->listeners[i];
+        usage_say_part(c->usage, &gw->meta, USAGE_LISTENER, l->name, true, "", "%s", "");
         if (l->protocol != PROTOCOL_HTTP) {
             usage_say(c->usage, &gw->meta, false, "UnsupportedProtocol",
                       "listener %s: only protocol HTTP is supported yet", l->name);
+            usage_say_part(c->usage, &gw->meta, USAGE_LISTENER, l->name, false, "UnsupportedProtocol",
+                           "only protocol HTTP is supported yet");
             continue;
         }
         if (g->address_count == 0)
@@ -256,18 +277,25 @@ static void chain_add(struct compose *c, struct listener_conf *l, const struct r
     }
 }
 
+/* Is a plugin meant for a Gateway of ours, and is it in a chain? */
+struct applies {
+    bool selected, chained;
+};
+
 /* Sorted by insertion: chains are short, and the order depends on the Gateway's namespace. */
 static void compose_chain(struct compose *c, struct listener_conf *l, const struct resource *gw,
-                          const struct resource **plugins, size_t count, bool *applies)
+                          const struct resource **plugins, size_t count, struct applies *applies)
 {
     const struct resource **chain = mem_alloc((count + 1) * sizeof(struct resource *));
     size_t n = 0;
     for (size_t i = 0; i < count; i++) {
         if (!plugin_selects(c, plugins[i], gw))
             continue;
-        applies[i] = true;
+        applies[i].selected = true;
         if (!wasm_plugin_matches_gateway_port(&plugins[i]->u.wasm_plugin, addr_port(&l->addr)))
             continue;
+        applies[i].chained = true;
+        usage_say_part(c->usage, &plugins[i]->meta, USAGE_GATEWAY, l->gateway, true, "", "%s", "");
         size_t at = n++;
         while (at > 0 && wasm_plugin_order(chain[at - 1], plugins[i], gw->meta.ns, ROOT_NAMESPACE) > 0) {
             chain[at] = chain[at - 1];
@@ -280,6 +308,48 @@ static void compose_chain(struct compose *c, struct listener_conf *l, const stru
     mem_free(chain);
 }
 
+static void say_no_gateway(struct compose *c, const struct resource *plugin)
+{
+    const struct wasm_plugin *p = &plugin->u.wasm_plugin;
+    for (size_t i = 0; i < p->target_count; i++) {
+        const struct target_ref *t = &p->targets[i];
+        bool gateway = strcmp(t->kind, "Gateway") == 0 && strcmp(t->group, "gateway.networking.k8s.io") == 0;
+        const struct store_object *o = gateway ? store_find(c->store, KIND_GATEWAY, plugin->meta.ns, t->name) : NULL;
+        if (!gateway)
+            usage_say(c->usage, &plugin->meta, false, "UnsupportedTarget",
+                      "applies to no Gateway: targets of kind %s/%s are for waypoints", t->group, t->kind);
+        else if (o == NULL || o->good == NULL)
+            usage_say(c->usage, &plugin->meta, false, "TargetNotFound",
+                      "applies to no Gateway: targetRefs name Gateway %s/%s, which does not exist", plugin->meta.ns,
+                      t->name);
+        else
+            usage_say(c->usage, &plugin->meta, false, "TargetNotServed",
+                      "applies to no Gateway: targetRefs name Gateway %s/%s, of which no listener is served",
+                      plugin->meta.ns, t->name);
+    }
+    if (p->target_count == 0)
+        usage_say(c->usage, &plugin->meta, false, "NoMatchingGateway", "applies to no Gateway: %s",
+                  p->selector.count > 0
+                      ? "its selector matches neither this gateway's labels nor the name of a Gateway it may select"
+                      : "it is neither in a Gateway's namespace nor in this gateway's nor in the root namespace");
+}
+
+static void say_applies(struct compose *c, const struct resource *plugin, struct applies applies)
+{
+    const struct wasm_plugin *p = &plugin->u.wasm_plugin;
+    bool client = p->match_count == 0;
+    for (size_t i = 0; i < p->match_count; i++)
+        client |= p->matches[i].mode != MODE_SERVER;
+    if (applies.chained)
+        usage_say(c->usage, &plugin->meta, true, "Accepted", "%s", "");
+    else if (!applies.selected)
+        say_no_gateway(c, plugin);
+    else
+        usage_say(c->usage, &plugin->meta, false, "NoMatchingListener", "applies to no traffic: %s",
+                  client ? "no listener of its Gateways has a port that spec.match names"
+                         : "spec.match has mode SERVER, and a gateway's traffic is CLIENT");
+}
+
 static void compose_chains(struct compose *c, const struct served *served, size_t served_count)
 {
     size_t count = 0, more = 0;
@@ -289,7 +359,7 @@ static void compose_chains(struct compose *c, const struct served *served, size_
     memcpy(plugins + count, extensions, more * sizeof(struct resource *));
     count += more;
     mem_free(extensions);
-    bool *applies = mem_zalloc(count + 1);
+    struct applies *applies = mem_zalloc((count + 1) * sizeof *applies);
     bool *done = mem_zalloc(c->snapshot->listener_count + 1);
     for (size_t i = 0; i < served_count; i++) {
         if (done[served[i].index])
@@ -298,8 +368,7 @@ static void compose_chains(struct compose *c, const struct served *served, size_
         compose_chain(c, &c->snapshot->listeners[served[i].index], served[i].gateway, plugins, count, applies);
     }
     for (size_t i = 0; i < count; i++)
-        usage_say(c->usage, &plugins[i]->meta, applies[i], applies[i] ? "Accepted" : "NoMatchingGateway", "%s",
-                  applies[i] ? "" : "applies to no Gateway: its selector or targetRefs match none");
+        say_applies(c, plugins[i], applies[i]);
     mem_free(done);
     mem_free(applies);
     mem_free(plugins);

@@ -16,7 +16,31 @@ struct usage {
     bool accepted; /* used by at least one gateway, route, ... */
     char *reason;  /* "Accepted", "NoMatchingParent", "RefNotPermitted", ... */
     char *message; /* one or more sentences */
+    struct usage_part *parts;
+    size_t part_count;
 };
+/* A part of an object that has a status of its own. */
+enum usage_aspect {
+    USAGE_LISTENER, /* of a Gateway; name is the listener's */
+    USAGE_ADDRESS,  /* of a Gateway; name is an address of spec.addresses that cannot be used */
+    USAGE_PARENT,   /* of an HTTPRoute; name is the number of the parentRef. One of a foreign Gateway has no part */
+    USAGE_REFS,     /* of an HTTPRoute: references that cannot be followed; name is "" */
+    USAGE_GATEWAY,  /* of a plugin: one it is selected for; name is "<namespace>/<name>"; ok: in a chain there */
+};
+struct usage_part {
+    enum usage_aspect aspect;
+    char *name;
+    bool ok;
+    char *reason, *message; /* of the first finding that is not ok; else "" */
+    const char *controller; /* USAGE_PARENT: controllerName of the Gateway's class; lives as long as the process */
+    unsigned routes;        /* USAGE_LISTENER: that are attached */
+};
+/* NULL: nothing was said about it. */
+const struct usage_part *usage_part_find(const struct usage *u, enum usage_aspect aspect, const char *name);
+/* The controllerName, as a constant, when it is one of ours; else NULL. */
+const char *compose_controller(const char *controller_name);
+/* The same of a Gateway's class. */
+const char *compose_gateway_controller(const struct store *store, const struct resource *gw);
 struct usage_table {
     struct map by_object;
 };

@@ -13,6 +13,10 @@
 /* fmt may give an empty text. */
 void usage_say(struct usage_table *t, const struct meta *meta, bool accepted, const char *reason, const char *fmt, ...)
     PRINTF_LIKE(5, 6);
+/* The same of a part, which is made when new. Valid until the next call for the same object. */
+struct usage_part *usage_say_part(struct usage_table *t, const struct meta *meta, enum usage_aspect aspect,
+                                  const char *name, bool ok, const char *reason, const char *fmt, ...)
+    PRINTF_LIKE(7, 8);
 
 struct compose {
     const struct store *store;
@@ -26,10 +30,12 @@ struct compose {
 struct served {
     const struct resource *gateway;
     const struct gateway_listener *listener;
-    size_t index; /* into snapshot->listeners */
+    size_t index;    /* into snapshot->listeners */
+    unsigned routes; /* that are attached */
+    const struct resource *last_route;
 };
 /* Attaches every HTTPRoute to the listeners that take it, and finishes the tables. */
-void compose_routes(struct compose *c, const struct served *served, size_t count);
+void compose_routes(struct compose *c, struct served *served, size_t count);
 /* Objects of a kind, oldest first (creation time, namespace, name); count in *n; free with mem_free. */
 const struct resource **compose_sorted(const struct store *store, enum kind kind, size_t *n);
 

@@ -97,8 +97,10 @@ static void backend_resolve(const struct compose *c, const struct resource *rout
     } else {
         out->cluster = service ? backend_service(c, b, ns, &out->why) : backend_entry(c, b, ns, &out->why);
     }
-    if (out->why != NULL)
-        usage_say(c->usage, &route->meta, false, reason, "%s", out->why);
+    if (out->why == NULL)
+        return;
+    usage_say(c->usage, &route->meta, false, reason, "%s", out->why);
+    usage_say_part(c->usage, &route->meta, USAGE_REFS, "", false, reason, "%s", out->why);
 }
 
 static struct route_backend **backends_resolve(const struct compose *c, const struct resource *route)
@@ -184,42 +186,87 @@ static bool parent_names(const struct parent_ref *p, const struct resource *rout
            (p->port == 0 || p->port == s->listener->port);
 }
 
-/* Hostnames under which the route lives on the listeners at `index`; counts the listeners that named it at all. */
+/* What one parentRef came to. */
+struct attachment {
+    size_t listeners;
+    const char *refused; /* by a listener that it names; NULL */
+};
+
+/* Hostnames under which the route lives on the listeners at `index`. */
 static void attach_hosts(const struct compose *c, const struct resource *route, const struct parent_ref *p,
-                         const struct served *served, size_t count, size_t index, struct hosts *hosts,
-                         const char **refused)
+                         struct served *served, size_t count, size_t index, struct hosts *hosts, struct attachment *out)
 {
     const struct http_route *r = &route->u.http_route;
     for (size_t i = 0; i < count; i++) {
         if (served[i].index != index || !parent_names(p, route, &served[i]))
             continue;
         if (!listener_allows(c, &served[i], route)) {
-            *refused = "NotAllowedByListeners";
+            out->refused = "NotAllowedByListeners";
             continue;
         }
-        size_t before = hosts->count;
-        if (r->hostname_count == 0)
+        bool meets = r->hostname_count == 0;
+        if (meets)
             hosts_add(hosts, host_meet(served[i].listener->hostname, ""));
         for (size_t h = 0; h < r->hostname_count; h++) {
             const char *meet = host_meet(served[i].listener->hostname, r->hostnames[h]);
             if (meet != NULL)
                 hosts_add(hosts, meet);
+            meets |= meet != NULL;
         }
-        if (hosts->count == before && *refused == NULL)
-            *refused = "NoMatchingListenerHostname";
+        if (!meets && out->refused == NULL)
+            out->refused = "NoMatchingListenerHostname";
+        if (!meets)
+            continue;
+        out->listeners++;
+        if (served[i].last_route != route) /* two parentRefs may name the same listener */
+            served[i].routes++;
+        served[i].last_route = route;
     }
 }
 
-static void compose_route(struct compose *c, const struct resource *route, const struct served *served, size_t count)
+static const char *refused_text(const char *refused)
+{
+    return refused == NULL ? "no parentRef names a listener of a Gateway that is served"
+           : strcmp(refused, "NotAllowedByListeners") == 0
+               ? "the listener's allowedRoutes do not take routes of its namespace"
+               : "none of its hostnames is one of the listener's";
+}
+
+/* For the status of each parentRef; those of other controllers' Gateways are not ours to judge. */
+static void say_parents(struct compose *c, const struct resource *route, const struct attachment *attachments)
+{
+    const struct http_route *r = &route->u.http_route;
+    for (size_t p = 0; p < r->parent_count; p++) {
+        const struct parent_ref *ref = &r->parents[p];
+        const struct store_object *gw =
+            strcmp(ref->kind, "Gateway") == 0 && strcmp(ref->group, "gateway.networking.k8s.io") == 0
+                ? store_find(c->store, KIND_GATEWAY, ref->ns != NULL ? ref->ns : route->meta.ns, ref->name)
+                : NULL;
+        const char *controller = gw != NULL && gw->good != NULL ? compose_gateway_controller(c->store, gw->good) : NULL;
+        if (controller == NULL)
+            continue;
+        const struct attachment *a = &attachments[p];
+        char number[24];
+        snprintf(number, sizeof number, "%zu", p);
+        usage_say_part(c->usage, &route->meta, USAGE_PARENT, number, a->listeners > 0,
+                       a->refused != NULL ? a->refused : "NoMatchingParent", "%s",
+                       a->refused == NULL ? "no listener of the Gateway that is served has this section name and port"
+                                          : refused_text(a->refused))
+            ->controller = controller;
+    }
+}
+
+static void compose_route(struct compose *c, const struct resource *route, struct served *served, size_t count)
 {
     const struct http_route *r = &route->u.http_route;
     struct route_backend **backends = backends_resolve(c, route);
+    struct attachment *attachments = mem_zalloc((r->parent_count + 1) * sizeof *attachments);
     size_t attached = 0;
     const char *refused = NULL;
     for (size_t index = 0; index < c->snapshot->listener_count; index++) {
         struct hosts hosts = {0};
         for (size_t p = 0; p < r->parent_count; p++)
-            attach_hosts(c, route, &r->parents[p], served, count, index, &hosts, &refused);
+            attach_hosts(c, route, &r->parents[p], served, count, index, &hosts, &attachments[p]);
         if (hosts.count > 0) {
             route_table_add(c->snapshot->listeners[index].routes, (struct resource *)(uintptr_t)route, hosts.list,
                             hosts.count, (const struct route_backend *const *)backends);
@@ -228,23 +275,35 @@ static void compose_route(struct compose *c, const struct resource *route, const
         mem_free(hosts.list);
     }
     backends_free(backends, r);
+    for (size_t p = 0; p < r->parent_count; p++)
+        refused = refused == NULL || attachments[p].refused != NULL ? attachments[p].refused : refused;
+    say_parents(c, route, attachments);
+    mem_free(attachments);
     if (attached == 0)
         usage_say(c->usage, &route->meta, false, refused != NULL ? refused : "NoMatchingParent", "%s",
-                  refused == NULL ? "no parentRef names a listener of a Gateway that is served"
-                  : strcmp(refused, "NotAllowedByListeners") == 0
-                      ? "the listener's allowedRoutes do not take routes of its namespace"
-                      : "none of its hostnames is one of the listener's");
+                  refused_text(refused));
     else
         usage_say(c->usage, &route->meta, true, "Accepted", "%s", "");
 }
 
-void compose_routes(struct compose *c, const struct served *served, size_t count)
+static void say_attached(struct compose *c, const struct served *served, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct usage_part *part = usage_say_part(c->usage, &served[i].gateway->meta, USAGE_LISTENER,
+                                                 served[i].listener->name, true, "", "%s", "");
+        /* With several addresses a listener is served several times, by the same routes. */
+        part->routes = served[i].routes > part->routes ? served[i].routes : part->routes;
+    }
+}
+
+void compose_routes(struct compose *c, struct served *served, size_t count)
 {
     size_t n = 0;
     const struct resource **routes = compose_sorted(c->store, KIND_HTTP_ROUTE, &n);
     for (size_t i = 0; i < n; i++)
         compose_route(c, routes[i], served, count);
     mem_free(routes);
+    say_attached(c, served, count);
     for (size_t i = 0; i < c->snapshot->listener_count; i++)
         route_table_finish(c->snapshot->listeners[i].routes);
 }

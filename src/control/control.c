@@ -206,6 +206,7 @@ void control_publish(struct control *c)
     metrics_gauge_set(c->config_version, (int64_t)version);
     metrics_add(c->reloads, 1);
     say_problems(c);
+    conditions_touch(c->conditions);
 }
 
 static void on_publish(struct loop_task *task) { control_publish(CONTAINER_OF(task, struct control, publish)); }
@@ -239,6 +240,7 @@ static void on_store_changed(void *arg)
     }
     control_follow_endpoints(c);
     say_problems(c);
+    conditions_touch(c->conditions);
 }
 
 static void on_files_changed(void *arg)
@@ -260,6 +262,7 @@ static void on_adopted(struct control *c, const struct mail_from_worker *m)
     if (all > c->adopted_all) {
         c->adopted_all = all;
         delivery_adopted(c->delivery, all);
+        conditions_touch(c->conditions);
     }
 }
 
@@ -276,14 +279,16 @@ static void deliver(void *arg, struct mail *mail)
     struct control *c = arg;
     if (mail->type == DELIVERY_BUILT) {
         delivery_built(c->delivery, CONTAINER_OF(mail, struct build_job, mail));
+        conditions_touch(c->conditions);
         return;
     }
     struct mail_from_worker *m = CONTAINER_OF(mail, struct mail_from_worker, mail);
     if (mail->type == MAIL_ADOPTED)
         on_adopted(c, m);
-    else if (mail->type == MAIL_VM_LOST)
+    else if (mail->type == MAIL_VM_LOST) {
         delivery_vm_lost(c->delivery, m);
-    else if (mail->type == MAIL_DRAINED) {
+        conditions_touch(c->conditions);
+    } else if (mail->type == MAIL_DRAINED) {
         c->drained++;
         end_if_drained(c);
     }
@@ -412,6 +417,8 @@ static void on_second(struct loop_timer *timer)
     if (c->delivery != NULL)
         delivery_check_files(c->delivery);
     listeners_try_again(c);
+    conditions_tick(c->conditions);
+    dashboard_tick(c->dashboard, loop_now(&c->loop));
     loop_timer_start(&c->second, SECOND_MS);
 }
 
@@ -472,6 +479,8 @@ static bool control_start(struct control *c)
                                  .changed = on_delivery_changed,
                                  .arg = c};
     c->delivery = delivery_new(&d);
+    c->conditions = conditions_new(c);
+    c->dashboard = dashboard_new();
     c->source = source_dir_new(&c->loop, &c->store, o->paths, o->path_count, "default", on_files_changed, c);
     if (o->kubernetes && !cluster_start(c))
         return false;
@@ -518,6 +527,8 @@ static void control_end(struct control *c)
         http_server_free(c->admin);
     if (c->dns != NULL)
         dns_free(c->dns);
+    conditions_free(c->conditions);
+    c->conditions = NULL;
     mailbox_close(c->mailbox, drop_mail);
     if (c->delivery != NULL)
         delivery_free(c->delivery);
@@ -539,6 +550,8 @@ static void control_end(struct control *c)
         snapshot_unref(c->snapshot);
     usage_free(&c->usage);
     compose_memory_free(&c->memory);
+    events_free(&c->events);
+    dashboard_free(c->dashboard);
     store_free(&c->store);
     MAP_EACH (e, &c->endpoints)
         mem_free(e->value);

@@ -7,7 +7,10 @@
 
 #include "base/metrics.h"
 #include "control/compose.h"
+#include "control/conditions.h"
+#include "control/dashboard.h"
 #include "control/dns.h"
+#include "control/events.h"
 #include "web/http_server.h"
 #include "control/options.h"
 #include "control/source_cluster.h"
@@ -44,6 +47,9 @@ struct control {
     struct http_server *admin;
     struct usage_table usage;
     struct compose_memory memory;
+    struct conditions *conditions; /* NULL: nobody follows */
+    struct events events;
+    struct dashboard *dashboard; /* NULL: no samples */
     uint64_t shape;            /* of the objects the newest snapshot was made of */
     struct snapshot *snapshot; /* newest published; one reference */
     uint64_t *adopted;         /* by worker: version */

@@ -48,6 +48,15 @@ static void write_workers(const struct control *c, const struct delivery_item *i
     strbuf_addc(b, ']');
 }
 
+static void write_conditions(const struct control *c, const struct store_object *o, struct strbuf *b)
+{
+    struct condition_list l;
+    conditions_now(c, o, &l);
+    strbuf_addz(b, ",\"conditions\":");
+    conditions_write_list(&l, b);
+    condition_list_free(&l);
+}
+
 static void write_item(const struct control *c, const struct delivery_item *item, struct strbuf *b)
 {
     const struct resource *r = item->resource;
@@ -85,6 +94,9 @@ static void write_item(const struct control *c, const struct delivery_item *item
     strbuf_printf(b, ",\"appliesToTraffic\":%s", u != NULL && u->accepted ? "true" : "false");
     add_field(b, "appliesMessage", u != NULL ? u->message : NULL);
     write_workers(c, item, b);
+    const struct store_object *o = store_find(&c->store, item->kind, r->meta.ns, r->meta.name);
+    if (o != NULL)
+        write_conditions(c, o, b);
     strbuf_addc(b, '}');
 }
 
@@ -136,6 +148,7 @@ static void write_object(const struct control *c, const struct store_object *o, 
         add_field(b, "reason", u->reason);
         add_field(b, "message", u->message);
     }
+    write_conditions(c, o, b);
     if (o->good != NULL) {
         strbuf_addz(b, ",\"resource\":");
         resource_write_json(o->good, c->o->show_plugin_config, b);

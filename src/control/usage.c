@@ -10,7 +10,7 @@ static void key_of(struct strbuf *b, enum kind kind, const char *ns, const char 
     strbuf_printf(b, "%s/%s/%s", kind_name(kind), ns, name);
 }
 
-void usage_say(struct usage_table *t, const struct meta *meta, bool accepted, const char *reason, const char *fmt, ...)
+static struct usage *usage_get(struct usage_table *t, const struct meta *meta)
 {
     struct strbuf key = {0};
     key_of(&key, meta->kind, meta->ns, meta->name);
@@ -21,24 +21,77 @@ void usage_say(struct usage_table *t, const struct meta *meta, bool accepted, co
         map_set(&t->by_object, strbuf_str(&key), u);
     }
     strbuf_free(&key);
-    struct strbuf text = {0};
+    return u;
+}
+
+static char *text_of(const char *fmt, va_list args)
+{
     char line[1024];
+    return vsnprintf(line, sizeof line, fmt, args) > 0 ? mem_strdup(line) : mem_strdup("");
+}
+
+/* text is taken. */
+static void message_add(char **message, char *text)
+{
+    if (*message != NULL && (*message)[0] != '\0' && text[0] != '\0') {
+        char *both = mem_printf("%s; %s", *message, text);
+        mem_free(text);
+        text = both;
+    } else if (text[0] == '\0' && *message != NULL) {
+        mem_free(text);
+        return;
+    }
+    mem_free(*message);
+    *message = text;
+}
+
+void usage_say(struct usage_table *t, const struct meta *meta, bool accepted, const char *reason, const char *fmt, ...)
+{
+    struct usage *u = usage_get(t, meta);
     va_list args;
     va_start(args, fmt);
-    int n = vsnprintf(line, sizeof line, fmt, args);
+    message_add(&u->message, text_of(fmt, args));
     va_end(args);
-    if (u->message != NULL && u->message[0] != '\0' && n > 0)
-        strbuf_printf(&text, "%s; ", u->message);
-    if (u->message != NULL && u->message[0] != '\0' && n <= 0)
-        strbuf_addz(&text, u->message);
-    strbuf_addz(&text, n > 0 ? line : "");
-    mem_free(u->message);
-    u->message = strbuf_take(&text);
     if (u->reason == NULL || (u->accepted && !accepted)) {
         mem_free(u->reason);
         u->reason = mem_strdup(reason);
     }
     u->accepted = u->accepted && accepted;
+}
+
+const struct usage_part *usage_part_find(const struct usage *u, enum usage_aspect aspect, const char *name)
+{
+    for (size_t i = 0; i < u->part_count; i++)
+        if (u->parts[i].aspect == aspect && strcmp(u->parts[i].name, name) == 0)
+            return &u->parts[i];
+    return NULL;
+}
+
+struct usage_part *usage_say_part(struct usage_table *t, const struct meta *meta, enum usage_aspect aspect,
+                                  const char *name, bool ok, const char *reason, const char *fmt, ...)
+{
+    struct usage *u = usage_get(t, meta);
+    const struct usage_part *found = usage_part_find(u, aspect, name);
+    if (found == NULL) {
+        u->parts = mem_realloc(u->parts, (u->part_count + 1) * sizeof *u->parts);
+        u->parts[u->part_count] =
+            (struct usage_part){.aspect = aspect, .name = mem_strdup(name), .ok = true, .reason = mem_strdup("")};
+        u->parts[u->part_count].message = mem_strdup("");
+        found = &u->parts[u->part_count++];
+    }
+    struct usage_part *part = &u->parts[found - u->parts];
+    if (ok)
+        return part;
+    va_list args;
+    va_start(args, fmt);
+    message_add(&part->message, text_of(fmt, args));
+    va_end(args);
+    if (part->ok) {
+        mem_free(part->reason);
+        part->reason = mem_strdup(reason);
+    }
+    part->ok = false;
+    return part;
 }
 
 const struct usage *usage_find(const struct usage_table *t, enum kind kind, const char *ns, const char *name)
@@ -54,6 +107,12 @@ void usage_free(struct usage_table *t)
 {
     MAP_EACH (e, &t->by_object) {
         struct usage *u = e->value;
+        for (size_t i = 0; i < u->part_count; i++) {
+            mem_free(u->parts[i].name);
+            mem_free(u->parts[i].reason);
+            mem_free(u->parts[i].message);
+        }
+        mem_free(u->parts);
         mem_free(u->reason);
         mem_free(u->message);
         mem_free(u);

@@ -15,6 +15,8 @@ static struct label labels[] = {{(char[]){"istio"}, (char[]){"ingressgateway"}}}
 static void drained(struct loop_timer *timer) { (void)timer; }
 static void on_changed(void *arg) { (void)arg; }
 
+static void on_publish(struct loop_task *task) { (void)task; }
+
 static int setup(void **state)
 {
     (void)state;
@@ -28,6 +30,8 @@ static int setup(void **state)
     c.delivery = delivery_new(&(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .changed = on_changed});
     loop_timer_init(&c.drain_timer, &c.loop, drained);
     c.life = LIFE_SERVING;
+    loop_task_init(&c.publish, on_publish);
+    c.conditions = conditions_new(&c);
     assert_true(admin_start(&c));
     return 0;
 }
@@ -36,12 +40,14 @@ static int teardown(void **state)
     (void)state;
     http_server_free(c.admin);
     loop_timer_close(&c.drain_timer, NULL);
+    conditions_free(c.conditions);
     delivery_free(c.delivery);
     fetcher_free(c.fetcher);
     loop_fini(&c.loop);
     if (c.snapshot != NULL)
         snapshot_unref(c.snapshot);
     usage_free(&c.usage);
+    events_free(&c.events);
     compose_memory_free(&c.memory);
     store_free(&c.store);
     return 0;
@@ -125,7 +131,8 @@ static void test_methods_and_paths(void **state)
     assert_int_equal(status_of(ask("HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")), 200);
     answer = get("/");
     assert_non_null(strstr(answer, "/metrics"));
-    assert_non_null(strstr(answer, "content-security-policy: default-src 'self'\r\n"));
+    assert_non_null(strstr(answer, "content-security-policy: default-src 'self'; base-uri 'none'; form-action 'none'; "
+                                   "frame-ancestors 'none'\r\n"));
     assert_non_null(strstr(answer, "x-content-type-options: nosniff\r\n"));
     assert_non_null(strstr(answer, "cache-control: no-store\r\n"));
 }
@@ -187,7 +194,11 @@ static void test_no_output_shows_a_secret(void **state)
                             "url: 'http://user:CANARY@127.0.0.1:99999/x.wasm', pluginConfig: [CANARY]"));
     while (!delivery_find(c.delivery, KIND_WASM_PLUGIN, "istio-system", "p")->settled)
         uv_run(&c.loop.uv, UV_RUN_ONCE);
-    static const char *const paths[] = {"/config", "/plugins", "/ready", "/metrics", "/logs", "/logging", "/"};
+    conditions_touch(c.conditions);
+    while (c.events.count == 0)
+        uv_run(&c.loop.uv, UV_RUN_ONCE);
+    static const char *const paths[] = {"/config", "/plugins", "/ready",   "/metrics", "/events",
+                                        "/stats",  "/logs",    "/logging", "/"};
     for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
         const char *answer = get(paths[i]), *canary = strstr(answer, "CANARY");
         if (canary == NULL)
@@ -196,6 +207,11 @@ static void test_no_output_shows_a_secret(void **state)
             fail_msg("%s: %.200s", paths[i], canary - answer > 120 ? canary - 120 : answer);
     }
     assert_int_equal(logged("CANARY"), 0);
+    MAP_EACH (e, &c.store.objects) {
+        char *text = conditions_write(&c, e->value, 1);
+        assert_true(text == NULL || strstr(text, "CANARY") == NULL);
+        mem_free(text);
+    }
     assert_non_null(strstr(get("/config"), "\"name\":\"p\""));
     /* pluginConfig only when the operator asked for it; the rest never. */
     options.show_plugin_config = true;

@@ -208,9 +208,9 @@ static void test_who_gets_a_plugin(void **state)
     is_used(KIND_WASM_PLUGIN, "apps", "ref");
     is_refused(KIND_WASM_PLUGIN, "elsewhere", "far", "NoMatchingGateway", "applies to no Gateway");
     is_refused(KIND_WASM_PLUGIN, "istio-system", "others", "NoMatchingGateway", "");
-    is_refused(KIND_WASM_PLUGIN, "apps", "ref-other", "NoMatchingGateway", "");
-    is_refused(KIND_WASM_PLUGIN, "istio-system", "ref-far", "NoMatchingGateway", "");
-    is_refused(KIND_WASM_PLUGIN, "apps", "ref-service", "NoMatchingGateway", "");
+    is_refused(KIND_WASM_PLUGIN, "apps", "ref-other", "TargetNotFound", "Gateway apps/x");
+    is_refused(KIND_WASM_PLUGIN, "istio-system", "ref-far", "TargetNotFound", "Gateway istio-system/gw");
+    is_refused(KIND_WASM_PLUGIN, "apps", "ref-service", "UnsupportedTarget", "waypoints");
 }
 
 static void test_match(void **state)
@@ -220,9 +220,13 @@ static void test_match(void **state)
         "istio-system", "all", URL ", match: []") PLUGIN("istio-system", "client", URL ", match: [{mode: CLIENT}]")
                 PLUGIN("istio-system", "either", URL ", match: [{mode: CLIENT_AND_SERVER, ports: [{number: 81}]}]")
                     PLUGIN("istio-system", "port80", URL ", match: [{ports: [{number: 80}]}]")
-                        PLUGIN("istio-system", "server", URL ", match: [{mode: SERVER}]"));
+                        PLUGIN("istio-system", "server", URL ", match: [{mode: SERVER}]")
+                            PLUGIN("istio-system", "port82", URL ", match: [{ports: [{number: 82}]}]"));
     assert_string_equal(chain(80), "istio-system/all istio-system/client istio-system/port80");
     assert_string_equal(chain(81), "istio-system/all istio-system/client istio-system/either");
+    is_used(KIND_WASM_PLUGIN, "istio-system", "port80");
+    is_refused(KIND_WASM_PLUGIN, "istio-system", "server", "NoMatchingListener", "mode SERVER");
+    is_refused(KIND_WASM_PLUGIN, "istio-system", "port82", "NoMatchingListener", "has a port that spec.match names");
 }
 
 static void test_order(void **state)
