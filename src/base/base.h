@@ -23,9 +23,9 @@
 NORETURN void base_assert_failed(const char *cond, const char *file, int line);
 
 /* All return memory that is never NULL (n == 0 gives a valid, freeable pointer); abort when there is none. */
-void *mem_alloc(size_t n);
-void *mem_zalloc(size_t n);
-void *mem_realloc(void *p, size_t n);
+__attribute__((returns_nonnull)) void *mem_alloc(size_t n);
+__attribute__((returns_nonnull)) void *mem_zalloc(size_t n);
+__attribute__((returns_nonnull)) void *mem_realloc(void *p, size_t n);
 /* NUL-terminated copy of n bytes. */
 char *mem_strndup(const char *s, size_t n);
 char *mem_strdup(const char *s);

@@ -352,6 +352,18 @@ void buf_move(struct buf *dst, struct buf *src, size_t n)
         buf_clear(src);
 }
 
+void buf_share(struct buf *dst, const struct buf *src)
+{
+    ASSERT(dst != src && dst->pool == src->pool);
+    for (uint32_t i = 0; i < src->count; i++) {
+        const struct slice *s = slice_at(src, i);
+        if (s->n < BUF_SMALL)
+            buf_append(dst, str_span(s->p, s->n));
+        else
+            buf_append_slice(dst, s->chunk, str_span(s->p, s->n));
+    }
+}
+
 void buf_prepend(struct buf *dst, struct buf *src)
 {
     ASSERT(dst != src && dst->pool == src->pool);

@@ -68,6 +68,9 @@ void buf_append_slice(struct buf *b, struct chunk *c, struct str s);
 /* Moves the first n (<= src->n) bytes of src to the end of dst; no byte is copied, except that pieces below
  * 512 bytes may be, to keep slices few. Both belong to the same pool. */
 void buf_move(struct buf *dst, struct buf *src, size_t n);
+/* Appends all of src to dst, and leaves it in src: both share the chunks, except of pieces below 512 bytes. Both belong
+ * to the same pool. */
+void buf_share(struct buf *dst, const struct buf *src);
 /* Moves everything of src to the FRONT of dst. */
 void buf_prepend(struct buf *dst, struct buf *src);
 /* Drops the first n (<= b->n) bytes. */

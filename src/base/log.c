@@ -25,7 +25,7 @@
 #include <sys/uio.h>
 
 enum { RING_LOG = 256 * 1024, RING_ACCESS = 1024 * 1024 }; /* powers of two */
-enum { TAIL_SIZE = 256 * 1024 };
+enum { TAIL_SIZE = 1024 * 1024 };
 enum { NAP_MS = 50, NAPS_BEFORE_SLEEP = 20, STOP_MS = 2000, REPORT_MS = 1000 };
 
 enum sink_id { SINK_LOG, SINK_ACCESS, SINK_COUNT };
@@ -70,6 +70,8 @@ static pthread_key_t thread_end;
 
 static struct {
     pthread_mutex_t lock;
+    void (*watch)(void *arg);
+    void *watch_arg;
     char data[TAIL_SIZE];
     uint64_t n; /* bytes ever */
 } tail = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -180,7 +182,7 @@ static void write_all(struct sink *s, struct iovec *iov, int count)
             atomic_fetch_add(&s->dropped, count_lines(iov, count));
             return;
         }
-        for (size_t left = (size_t)n; left != 0;) {
+        for (size_t left = (size_t)n; left != 0 && count > 0;) {
             size_t part = left < iov->iov_len ? left : iov->iov_len;
             iov->iov_base = (char *)iov->iov_base + part;
             iov->iov_len -= part;
@@ -206,6 +208,8 @@ static void keep_tail(const struct iovec *iov, int count)
             s = str_from(s, part);
         }
     }
+    if (tail.watch != NULL)
+        tail.watch(tail.watch_arg);
     pthread_mutex_unlock(&tail.lock);
 }
 
@@ -382,6 +386,37 @@ void log_tail(struct strbuf *out, size_t max)
     if (skip != 0)
         memmove(out->p + begin, out->p + begin + skip, n - skip);
     out->n -= skip;
+}
+
+uint64_t log_read(uint64_t from, size_t max, struct strbuf *out)
+{
+    pthread_mutex_lock(&tail.lock);
+    uint64_t oldest = tail.n > TAIL_SIZE ? tail.n - TAIL_SIZE : 0, at = from < oldest ? oldest : from;
+    at = at > tail.n ? tail.n : at;
+    if (at == oldest && oldest > 0) { /* the line it begins in is cut */
+        while (at < tail.n && tail.data[at % TAIL_SIZE] != '\n')
+            at++;
+        at += at < tail.n;
+    }
+    uint64_t end = tail.n - at > max ? at + max : tail.n;
+    while (end > at && tail.data[(end - 1) % TAIL_SIZE] != '\n')
+        end--;
+    while (at < end) {
+        size_t place = (size_t)(at % TAIL_SIZE);
+        size_t part = end - at < TAIL_SIZE - place ? (size_t)(end - at) : TAIL_SIZE - place;
+        strbuf_add(out, (struct str){tail.data + place, part});
+        at += part;
+    }
+    pthread_mutex_unlock(&tail.lock);
+    return at;
+}
+
+void log_watch(void (*fn)(void *arg), void *arg)
+{
+    pthread_mutex_lock(&tail.lock);
+    tail.watch = fn;
+    tail.watch_arg = arg;
+    pthread_mutex_unlock(&tail.lock);
 }
 
 /* ---- the writer's side ---- */

@@ -33,6 +33,13 @@ uint64_t log_dropped(void);
  * `/logs` of the admin server. */
 void log_tail(struct strbuf *out, size_t max);
 
+/* The same as a stream: appends whole lines from position `from` on (0: the oldest kept), at most max bytes, and returns
+ * where to go on. Lines that are no longer kept are passed over. */
+uint64_t log_read(uint64_t from, size_t max, struct strbuf *out);
+/* fn runs on the log's own thread, briefly and without logging, whenever there is more to read; NULL ends that: once this
+ * returns it does not run any more. One at a time. */
+void log_watch(void (*fn)(void *arg), void *arg);
+
 /* A single ring write is bounded: longer lines are cut and end in "...". */
 enum { LOG_LINE_MAX = 8 * 1024 };
 

@@ -38,7 +38,7 @@ static void check_store(const struct store *store, size_t *errors, size_t *warni
 }
 
 /* References between objects: what run would leave out. */
-static void check_usage(const struct store *store, const struct identity *identity, size_t *errors)
+static void check_usage(const struct store *store, const struct identity *identity, size_t *errors, size_t *warnings)
 {
     struct delivery *none = delivery_new(&(struct delivery_options){0});
     struct usage_table usage = {0};
@@ -49,9 +49,9 @@ static void check_usage(const struct store *store, const struct identity *identi
         const struct usage *u = usage_find(&usage, o->kind, o->ns, o->name);
         if (u == NULL || u->accepted || o->good == NULL)
             continue;
-        printf("%s:%u:1: %s %s%s%s: %s: %s\n", o->file, o->line, kind_name(o->kind), o->ns, o->ns[0] != '\0' ? "/" : "",
-               o->name, u->reason, u->message);
-        *errors += 1;
+        printf("%s%s:%u:1: %s %s%s%s: %s: %s\n", u->mistake ? "" : "warning: ", o->file, o->line, kind_name(o->kind),
+               o->ns, o->ns[0] != '\0' ? "/" : "", o->name, u->reason, u->message);
+        *(u->mistake ? errors : warnings) += 1;
     }
     snapshot_unref(s);
     usage_free(&usage);
@@ -108,12 +108,13 @@ static int check(const struct check_args *args)
     struct source_dir *source = source_dir_new(&loop, &store, args->paths, args->count, "default", ignore_change, NULL);
     source_dir_scan(source);
     check_store(&store, &errors, &warnings);
-    check_usage(&store, &args->identity, &errors);
+    check_usage(&store, &args->identity, &errors, &warnings);
     size_t objects = store.objects.count;
     source_dir_free(source);
     loop_fini(&loop);
     store_free(&store);
     if (errors > 0) {
+        fflush(stdout); /* the sum comes last, also where both go into one pipe */
         fprintf(stderr, "%zu error%s, %zu warning%s\n", errors, errors == 1 ? "" : "s", warnings,
                 warnings == 1 ? "" : "s");
         return CLI_FAILED;

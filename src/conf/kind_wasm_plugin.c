@@ -263,16 +263,19 @@ static void check_url(struct reader *r, const struct node *n, const struct path 
     else if (!slashes && (rest.p[0] == '/' || rest.p[0] == '.'))
         schema_warn(r, place, &at, "a url without a scheme is an image: this means oci://%s; a file is file://%s",
                     p->url, p->url);
+    else if (p->scheme == URL_OCI && rest.p[0] == '/')
+        schema_warn(r, place, &at, "an image's name begins with its registry or repository: is file://%.*s meant?",
+                    STR_ARG(rest));
 }
 
 /* ---- annotations ---- */
 
-enum annotation_type { ANNOTATION_MS, ANNOTATION_BYTES, ANNOTATION_WORD, ANNOTATION_TEXT };
+enum annotation_type { ANNOTATION_MS, ANNOTATION_SECONDS, ANNOTATION_BYTES, ANNOTATION_WORD, ANNOTATION_TEXT };
 struct annotation {
     const char *name;
     enum annotation_type type;
     size_t at;
-    int64_t min, max;     /* MS, BYTES */
+    int64_t min, max;     /* MS, SECONDS (also in ms), BYTES */
     const char *words[4]; /* WORD: index is the value */
     const char *must;
 };
@@ -298,6 +301,13 @@ static const struct annotation annotations[] = {
      3600 * 1000,
      {NULL},
      "must be a duration from 100ms to 1h, such as \"30s\""},
+    {"plugin.weir/recheck-interval",
+     ANNOTATION_SECONDS,
+     offsetof(struct wasm_plugin, recheck_ms),
+     1000,
+     30ll * 24 * 3600 * 1000,
+     {NULL},
+     "must be seconds or a duration from 1s to 720h, such as \"60\" or \"5m\""},
     {"plugin.weir/memory-limit",
      ANNOTATION_BYTES,
      offsetof(struct wasm_plugin, memory_limit),
@@ -334,6 +344,12 @@ static bool annotation_read(struct reader *r, const struct annotation *a, struct
     int64_t ms;
     uint64_t bytes;
     switch (a->type) {
+    case ANNOTATION_SECONDS:
+        if (str_to_u64(value, (uint64_t)a->max / 1000, &bytes)) {
+            *(int64_t *)at = (int64_t)bytes * 1000;
+            return *(int64_t *)at >= a->min;
+        }
+        __attribute__((fallthrough));
     case ANNOTATION_MS:
         if (!number_parse_duration(value, &ms) || ms < a->min || ms > a->max)
             return false;
@@ -367,7 +383,7 @@ static bool annotation_read(struct reader *r, const struct annotation *a, struct
 
 static void read_annotations(struct reader *r, struct wasm_plugin *p)
 {
-    p->cpu_deadline_ms = p->start_deadline_ms = p->memory_limit = p->pause_limit_ms = -1;
+    p->cpu_deadline_ms = p->start_deadline_ms = p->memory_limit = p->pause_limit_ms = p->recheck_ms = -1;
     p->utf8 = p->pause_headers = -1;
     struct path metadata = {.type = PATH_FIELD, .name = STR("metadata")};
     struct path list = {.up = &metadata, .type = PATH_FIELD, .name = STR("annotations")};
@@ -406,10 +422,6 @@ static void finish_wasm(struct reader *r, const struct node *n, const struct pat
     if (w->type == TYPE_NETWORK) {
         struct path at = {.up = path, .type = PATH_FIELD, .name = STR("type")};
         schema_warn(r, schema_place(n, "type"), &at, "type NETWORK is not supported yet: this plugin is not applied");
-    }
-    if (p->verification_key != NULL) {
-        struct path at = {.up = path, .type = PATH_FIELD, .name = STR("verificationKey")};
-        schema_warn(r, schema_place(n, "verificationKey"), &at, "signatures are not verified yet");
     }
     if (w->config != NULL && w->config->u.map.count != 0) {
         struct strbuf b = {0};

@@ -6,6 +6,7 @@
  */
 #include "conf/digest.h"
 #include "conf/kinds.h"
+#include "conf/plugin_config.h"
 #include "conf/resource.h"
 
 enum { NAME_SHOWN = 253 };
@@ -15,6 +16,7 @@ struct parse {
     struct documents *out;
     size_t cap;
     struct conf_memory *scratch;
+    bool whole; /* resources keep their JSON */
 };
 
 /* Groups whose kinds are Kubernetes', Istio's or Gateway API's, with the kinds that Weir knows of but does not read. In
@@ -142,6 +144,12 @@ static void build_resource(struct parse *p, struct document *d, const struct nod
                        .hide_values = d->kind == KIND_SECRET};
     meta_read(&r, n, kind, p->default_ns);
     schema_read(&r, kind->schema, n, NULL, &res->u);
+    if (p->whole) {
+        struct strbuf b = {0};
+        node_write_json(n, false, &b);
+        res->json = memory_str(memory, strbuf_str(&b));
+        strbuf_free(&b);
+    }
     if (d->diag.errors == 0)
         digest_object(p->scratch, n, res->meta.ns, res->meta.digest);
     d->resource = res;
@@ -256,11 +264,13 @@ static void add_problems(struct parse *p, const struct ydoc *y, size_t first)
     }
 }
 
-void resources_parse(struct str text, const char *file, const char *default_ns, struct documents *out)
+static void parse(struct str text, const char *file, const char *default_ns, bool whole, struct documents *out)
 {
     *out = (struct documents){0};
-    struct parse p = {
-        .file = file, .default_ns = default_ns != NULL && default_ns[0] != '\0' ? default_ns : "default", .out = out};
+    struct parse p = {.file = file,
+                      .default_ns = default_ns != NULL && default_ns[0] != '\0' ? default_ns : "default",
+                      .out = out,
+                      .whole = whole};
     struct ydoc_stream *s = ydoc_open(text);
     enum ydoc_result result;
     do {
@@ -280,6 +290,16 @@ void resources_parse(struct str text, const char *file, const char *default_ns, 
         diag_add(&out->syntax, DIAG_ERROR, file, line, col, NULL, "%s", message);
     }
     ydoc_close(s);
+}
+
+void resources_parse(struct str text, const char *file, const char *default_ns, struct documents *out)
+{
+    parse(text, file, default_ns, false, out);
+}
+
+void resources_parse_whole(struct str text, const char *file, const char *default_ns, struct documents *out)
+{
+    parse(text, file, default_ns, true, out);
 }
 
 void documents_free(struct documents *d)

@@ -253,7 +253,7 @@ struct wasm_plugin {
     struct traffic_match *matches;
     size_t match_count;
     /* plugin.weir/... annotations, checked; -1: not given */
-    int64_t cpu_deadline_ms, start_deadline_ms, memory_limit, pause_limit_ms;
+    int64_t cpu_deadline_ms, start_deadline_ms, memory_limit, pause_limit_ms, recheck_ms;
     int utf8;          /* enum header_utf8 of wasm/plugin.h: 0 reject, 1 escape, 2 pass; -1 */
     int pause_headers; /* 0 all, 1 headers only; -1 */
     char *vm_id;       /* NULL: the namespace */
@@ -354,6 +354,7 @@ struct resource {
         struct secret secret;
         struct config_map config_map;
     } u;
+    char *json; /* the whole object as it was written; NULL unless it was asked for (resources_parse_whole) */
     struct conf_memory *memory; /* everything above points into it */
 };
 struct resource *resource_ref(struct resource *r); /* atomic */
@@ -381,6 +382,8 @@ struct documents {
  * namespaced kinds without a namespace get default_ns. file names the place in messages. Bounded: text size is the
  * caller's; depth 64, 1,000,000 nodes, no alias bombs. */
 void resources_parse(struct str text, const char *file, const char *default_ns, struct documents *out);
+/* As resources_parse; each resource keeps the whole object as JSON too. */
+void resources_parse_whole(struct str text, const char *file, const char *default_ns, struct documents *out);
 void documents_free(struct documents *d);
 
 /* The resource as JSON for /config (Secret data, env values, pull credentials and keys replaced by "sha256:...";

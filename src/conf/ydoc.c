@@ -400,9 +400,10 @@ struct ydoc_stream *ydoc_open(struct str text)
     s->text = text.p != NULL ? text : STR("");
     s->line = 1;
     size_t at = 0;
-    while (at < text.n && memchr(" \t\r\n", text.p[at], 4) != NULL)
+    const char *p = s->text.p;
+    while (at < text.n && memchr(" \t\r\n", p[at], 4) != NULL)
         at++;
-    s->is_json = at < text.n && (text.p[at] == '{' || text.p[at] == '[') && str_is_utf8(text);
+    s->is_json = at < text.n && (p[at] == '{' || p[at] == '[') && str_is_utf8(text);
     return s;
 }
 

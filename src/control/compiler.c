@@ -37,7 +37,8 @@ enum { COMPILE_AT_ONCE = 2, COMPILE_LIMIT_MS = 180 * 1000, ERROR_TEXT_MAX = 4000
 struct compile {
     struct list node;
     struct compiler *owner;
-    bool unwanted; /* its end is awaited, and told to nobody */
+    bool unwanted;   /* its end is awaited, and told to nobody */
+    bool background; /* gives way to all others */
     char *wasm, *out, *tier;
     compile_done done;
     void *arg;
@@ -56,11 +57,25 @@ struct compiler {
     struct loop *loop;
     char *program, *delay;
     struct list waiting, running;
-    unsigned running_count;
+    unsigned running_count, running_background;
     unsigned alive; /* jobs with open handles: those that run, and unwanted ones that die */
 };
 
 static void start_waiting(struct compiler *c);
+
+static void running_enter(struct compile *j)
+{
+    list_push_back(&j->owner->running, &j->node);
+    j->owner->running_count++;
+    j->owner->running_background += j->background;
+}
+
+static void running_leave(struct compile *j)
+{
+    list_remove(&j->node);
+    j->owner->running_count--;
+    j->owner->running_background -= j->background;
+}
 
 struct compiler *compiler_new(struct loop *loop, const char *program, uint32_t test_delay_ms)
 {
@@ -129,8 +144,7 @@ static void job_finish(struct compile *j)
     if (error != NULL || j->unwanted)
         unlink(j->out);
     if (!j->unwanted) {
-        list_remove(&j->node);
-        c->running_count--;
+        running_leave(j);
         j->done(j->arg, error, again);
         start_waiting(c);
     }
@@ -214,25 +228,41 @@ static void job_start(struct compiler *c, struct compile *j)
     loop_timer_start(&j->limit, COMPILE_LIMIT_MS);
 }
 
+/* The longest waiting one that may run now. One place is never the background's. */
+static struct compile *next_waiting(const struct compiler *c)
+{
+    struct compile *background = NULL;
+    LIST_EACH (n, &c->waiting) {
+        struct compile *j = LIST_ENTRY(n, struct compile, node);
+        if (!j->background)
+            return j;
+        if (background == NULL && c->running_background == 0)
+            background = j;
+    }
+    return background;
+}
+
 static void start_waiting(struct compiler *c)
 {
-    while (c->running_count < COMPILE_AT_ONCE && !list_is_empty(&c->waiting)) {
-        struct compile *j = LIST_ENTRY(c->waiting.next, struct compile, node);
+    while (c->running_count < COMPILE_AT_ONCE) {
+        struct compile *j = next_waiting(c);
+        if (j == NULL)
+            return;
         list_remove(&j->node);
-        list_push_back(&c->running, &j->node);
-        c->running_count++;
+        running_enter(j);
         job_start(c, j);
     }
 }
 
-struct compile *compiler_run(struct compiler *c, const char *wasm, const char *out, const char *tier, compile_done done,
-                             void *arg)
+struct compile *compiler_run(struct compiler *c, const char *wasm, const char *out, const char *tier, bool background,
+                             compile_done done, void *arg)
 {
     struct compile *j = mem_zalloc(sizeof *j);
     j->owner = c;
     j->wasm = mem_strdup(wasm);
     j->out = mem_strdup(out);
     j->tier = mem_strdup(tier);
+    j->background = background;
     j->done = done;
     j->arg = arg;
     list_init(&j->node);
@@ -241,15 +271,23 @@ struct compile *compiler_run(struct compiler *c, const char *wasm, const char *o
     return j;
 }
 
+static bool job_is_running(const struct compile *j) { return j->process.data != NULL; }
+
+void compiler_hurry(struct compile *j)
+{
+    if (job_is_running(j))
+        j->owner->running_background -= j->background;
+    j->background = false;
+    start_waiting(j->owner);
+}
+
 static void job_abandon(struct compile *j)
 {
-    list_remove(&j->node);
+    running_leave(j);
     j->unwanted = true;
     if (j->spawn_error == 0)
         uv_process_kill(&j->process, SIGKILL);
 }
-
-static bool job_is_running(const struct compile *j) { return j->process.data != NULL; }
 
 void compiler_cancel(struct compile *j)
 {
@@ -260,7 +298,6 @@ void compiler_cancel(struct compile *j)
         return;
     }
     job_abandon(j);
-    c->running_count--;
     start_waiting(c);
 }
 

@@ -2,7 +2,8 @@
  *
  * Compiles modules in a child process: weir re-executed at low priority, with limits, killed at its time limit. In the
  * gateway itself a compile could not be cancelled, a compiler's panic would end the traffic, and its memory would stay.
- * At most two at a time; the rest wait.
+ * At most two at a time; the rest wait, and those of the background last: one at a time, and only what nobody waits for
+ * may wait for them.
  */
 #ifndef WEIR_CONTROL_COMPILER_H
 #define WEIR_CONTROL_COMPILER_H
@@ -18,11 +19,13 @@ void compiler_free(struct compiler *c);
  * start. Paths are copied. */
 struct compile;
 typedef void (*compile_done)(void *arg, const char *error, bool again);
-struct compile *compiler_run(struct compiler *c, const char *wasm, const char *out, const char *tier, compile_done done,
-                             void *arg);
+struct compile *compiler_run(struct compiler *c, const char *wasm, const char *out, const char *tier, bool background,
+                             compile_done done, void *arg);
+/* No longer a matter of the background. */
+void compiler_hurry(struct compile *job);
 /* done will not run; the child is killed, and what it wrote removed. */
 void compiler_cancel(struct compile *job);
-/* No free place: the next one would wait. */
+/* No free place: the next one (not of the background) would wait. */
 bool compiler_is_full(const struct compiler *c);
 
 /* Body of the child (`weir compile-module TIER IN OUT`): returns the exit code; errors go to standard error as one

@@ -146,7 +146,13 @@ static void limits_from(const struct compose *c, const struct resource *gw, cons
 
 static bool listener_address(const char *value, uint16_t port, struct addr *out)
 {
-    return addr_from_ip(str_of(value != NULL ? value : "0.0.0.0"), port, out);
+    return addr_from_ip(str_of(value != NULL ? value : "::"), port, out); /* [::] takes IPv4 too */
+}
+
+/* "::" takes IPv4 too: beside it there is no room for "0.0.0.0". */
+static bool same_place(const struct addr *a, const struct addr *b)
+{
+    return addr_eq(a, b) || (addr_port(a) == addr_port(b) && addr_is_any(a) && addr_is_any(b));
 }
 
 /* Index of the listener at this address, made for gw when it is new; -1 when another Gateway has it. */
@@ -156,9 +162,11 @@ static ptrdiff_t listener_claim(struct compose *c, const struct resource *gw, co
     struct snapshot *s = c->snapshot;
     char *name = mem_printf("%s/%s", gw->meta.ns, gw->meta.name);
     for (size_t i = 0; i < s->listener_count; i++) {
-        if (!addr_eq(&s->listeners[i].addr, addr))
+        if (!same_place(&s->listeners[i].addr, addr))
             continue;
         bool same = strcmp(s->listeners[i].gateway, name) == 0;
+        if (same && addr->u.sa.sa_family == AF_INET6)
+            s->listeners[i].addr = *addr;
         mem_free(name);
         *taken_by = s->listeners[i].gateway;
         return same ? (ptrdiff_t)i : -1;

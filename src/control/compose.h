@@ -14,6 +14,7 @@
 /* How an object is used, by "Kind/ns/name". */
 struct usage {
     bool accepted; /* used by at least one gateway, route, ... */
+    bool mistake;  /* something of it is wrong; false: it is whole, but not for this gateway, or not yet read by it */
     char *reason;  /* "Accepted", "NoMatchingParent", "RefNotPermitted", ... */
     char *message; /* one or more sentences */
     struct usage_part *parts;

@@ -192,6 +192,21 @@ struct attachment {
     const char *refused; /* by a listener that it names; NULL */
 };
 
+/* Does another listener of this address take all of `host`, and is more specific than `mine`? A request belongs to the
+ * most specific listener alone (the Gateway API's listener isolation). */
+static bool host_elsewhere(const struct served *served, size_t count, const struct served *mine, const char *host)
+{
+    for (size_t i = 0; i < count; i++) {
+        const char *name = served[i].listener->hostname, *own = mine->listener->hostname;
+        if (served[i].index != mine->index || name == NULL || name[0] == '\0')
+            continue;
+        bool narrower = own == NULL || own[0] == '\0' || (strcmp(own, name) != 0 && host_inside(name, own));
+        if (narrower && (strcmp(host, name) == 0 || host_inside(host, name)))
+            return true;
+    }
+    return false;
+}
+
 /* Hostnames under which the route lives on the listeners at `index`. */
 static void attach_hosts(const struct compose *c, const struct resource *route, const struct parent_ref *p,
                          struct served *served, size_t count, size_t index, struct hosts *hosts, struct attachment *out)
@@ -204,14 +219,12 @@ static void attach_hosts(const struct compose *c, const struct resource *route, 
             out->refused = "NotAllowedByListeners";
             continue;
         }
-        bool meets = r->hostname_count == 0;
-        if (meets)
-            hosts_add(hosts, host_meet(served[i].listener->hostname, ""));
-        for (size_t h = 0; h < r->hostname_count; h++) {
-            const char *meet = host_meet(served[i].listener->hostname, r->hostnames[h]);
-            if (meet != NULL)
-                hosts_add(hosts, meet);
+        bool meets = false;
+        for (size_t h = 0; h < r->hostname_count || h == 0; h++) {
+            const char *meet = host_meet(served[i].listener->hostname, r->hostname_count > 0 ? r->hostnames[h] : "");
             meets |= meet != NULL;
+            if (meet != NULL && !host_elsewhere(served, count, &served[i], meet))
+                hosts_add(hosts, meet);
         }
         if (!meets && out->refused == NULL)
             out->refused = "NoMatchingListenerHostname";
@@ -222,6 +235,23 @@ static void attach_hosts(const struct compose *c, const struct resource *route, 
             served[i].routes++;
         served[i].last_route = route;
     }
+}
+
+/* Its Gateway is there, and is none of ours. */
+static bool parent_elsewhere(const struct compose *c, const struct resource *route)
+{
+    const struct http_route *r = &route->u.http_route;
+    for (size_t i = 0; i < r->parent_count; i++) {
+        const struct parent_ref *p = &r->parents[i];
+        const struct store_object *gw =
+            strcmp(p->kind, "Gateway") == 0
+                ? store_find(c->store, KIND_GATEWAY, p->ns != NULL ? p->ns : route->meta.ns, p->name)
+                : NULL;
+        const struct usage *u = gw != NULL ? usage_find(c->usage, KIND_GATEWAY, gw->ns, gw->name) : NULL;
+        if (u != NULL && !u->accepted && !u->mistake)
+            return true;
+    }
+    return false;
 }
 
 static const char *refused_text(const char *refused)
@@ -280,8 +310,11 @@ static void compose_route(struct compose *c, const struct resource *route, struc
     say_parents(c, route, attachments);
     mem_free(attachments);
     if (attached == 0)
-        usage_say(c->usage, &route->meta, false, refused != NULL ? refused : "NoMatchingParent", "%s",
-                  refused_text(refused));
+        usage_say(c->usage, &route->meta, false,
+                  refused != NULL              ? refused
+                  : parent_elsewhere(c, route) ? "OtherGateway"
+                                               : "NoMatchingParent",
+                  "%s", refused_text(refused));
     else
         usage_say(c->usage, &route->meta, true, "Accepted", "%s", "");
 }
@@ -304,6 +337,9 @@ void compose_routes(struct compose *c, struct served *served, size_t count)
         compose_route(c, routes[i], served, count);
     mem_free(routes);
     say_attached(c, served, count);
+    for (size_t i = 0; i < count; i++)
+        if (served[i].listener->hostname != NULL)
+            route_table_claim(c->snapshot->listeners[served[i].index].routes, served[i].listener->hostname);
     for (size_t i = 0; i < c->snapshot->listener_count; i++)
         route_table_finish(c->snapshot->listeners[i].routes);
 }

@@ -27,6 +27,7 @@ static void mail_listener(struct control *c, unsigned worker, enum worker_mail t
     m->mail.type = (int)type;
     m->addr = *addr;
     m->fd = fd;
+    c->sockets_given += type == MAIL_LISTENER;
     mailbox_post(worker_mailbox(c->workers[worker]), &m->mail);
 }
 
@@ -179,6 +180,17 @@ static uint64_t smallest_budget(const struct snapshot *s)
     return smallest > 0 ? smallest : budget_default_limit();
 }
 
+static void set_gauge(const char *name, const char *help, uint64_t value)
+{
+    metrics_gauge_set(metrics_define(METRICS_GAUGE, str_of(name), STR_NONE, help), (int64_t)value);
+}
+
+static void tell_memory(void)
+{
+    set_gauge("weir_memory_used_bytes", "Memory charged to the budget: buffers, arenas, guests", budget_used());
+    set_gauge("weir_memory_budget_bytes", "The memory budget; 0: none", budget_limit());
+}
+
 static void say_problems(struct control *c)
 {
     metrics_gauge_set(c->bad_objects, (int64_t)store_bad_count(&c->store));
@@ -191,6 +203,7 @@ void control_publish(struct control *c)
     uint64_t version = c->snapshot != NULL ? c->snapshot->version + 1 : 1;
     struct snapshot *s = compose_snapshot(&c->store, c->delivery, &c->o->identity, version, &c->memory, &c->usage);
     budget_set_limit(smallest_budget(s));
+    tell_memory();
     control_follow_endpoints(c);
     for (unsigned i = 0; i < c->worker_count; i++) {
         struct mail_snapshot *m = mem_zalloc(sizeof *m);
@@ -216,6 +229,12 @@ static void on_delivery_changed(void *arg)
     loop_defer(&c->loop, &c->publish);
 }
 
+static void on_delivery_told(void *arg)
+{
+    struct control *c = arg;
+    conditions_touch(c->conditions);
+}
+
 /* What a snapshot is made of: every object but EndpointSlices, whose changes are small messages of their own. */
 static uint64_t snapshot_shape(const struct store *store)
 {
@@ -228,9 +247,10 @@ static uint64_t snapshot_shape(const struct store *store)
     return shape;
 }
 
-static void on_store_changed(void *arg)
+void control_store_changed(struct control *c)
 {
-    struct control *c = arg;
+    if (c->api != NULL)
+        source_api_follow(c->api);
     delivery_update(c->delivery, &c->store);
     uint64_t shape = snapshot_shape(&c->store);
     if (c->snapshot == NULL || shape != c->shape) {
@@ -248,8 +268,9 @@ static void on_files_changed(void *arg)
     struct control *c = arg;
     if (c->cluster != NULL)
         source_cluster_follow(c->cluster);
-    on_store_changed(c);
+    control_store_changed(c);
 }
+static void on_store_changed(void *arg) { control_store_changed(arg); }
 
 /* ---- messages from workers and builders ---- */
 
@@ -262,6 +283,8 @@ static void on_adopted(struct control *c, const struct mail_from_worker *m)
     if (all > c->adopted_all) {
         c->adopted_all = all;
         delivery_adopted(c->delivery, all);
+        if (c->api != NULL)
+            source_api_ready(c->api);
         conditions_touch(c->conditions);
     }
 }
@@ -288,6 +311,8 @@ static void deliver(void *arg, struct mail *mail)
     else if (mail->type == MAIL_VM_LOST) {
         delivery_vm_lost(c->delivery, m);
         conditions_touch(c->conditions);
+    } else if (mail->type == MAIL_LISTENING) {
+        c->sockets_armed++;
     } else if (mail->type == MAIL_DRAINED) {
         c->drained++;
         end_if_drained(c);
@@ -339,6 +364,10 @@ bool control_is_ready(const struct control *c, struct strbuf *out)
             continue;
         ready = false;
         strbuf_printf(&why, "%s\n", c->listeners[i].error);
+    }
+    if (c->sockets_armed < c->sockets_given) {
+        ready = false;
+        strbuf_addz(&why, "workers do not accept on every listener yet\n");
     }
     if (c->cluster != NULL && !source_cluster_is_ready(c->cluster, &why))
         ready = false;
@@ -403,20 +432,16 @@ static void on_signal(uv_signal_t *handle, int signum)
     control_drain(c);
 }
 
-static void set_gauge(const char *name, const char *help, uint64_t value)
-{
-    metrics_gauge_set(metrics_define(METRICS_GAUGE, str_of(name), STR_NONE, help), (int64_t)value);
-}
-
 static void on_second(struct loop_timer *timer)
 {
     struct control *c = CONTAINER_OF(timer, struct control, second);
-    set_gauge("weir_memory_used_bytes", "Memory charged to the budget: buffers, arenas, guests", budget_used());
-    set_gauge("weir_memory_budget_bytes", "The memory budget; 0: none", budget_limit());
+    tell_memory();
     set_gauge("weir_log_lines_dropped", "Log and access log lines lost because a ring was full", log_dropped());
     if (c->delivery != NULL)
         delivery_check_files(c->delivery);
     listeners_try_again(c);
+    if (c->api != NULL && c->delivery != NULL)
+        source_api_ready(c->api);
     conditions_tick(c->conditions);
     dashboard_tick(c->dashboard, loop_now(&c->loop));
     loop_timer_start(&c->second, SECOND_MS);
@@ -452,7 +477,7 @@ static bool control_start(struct control *c)
 {
     const struct control_options *o = c->o;
     char *error = NULL;
-    c->cache = module_cache_open(o->cache_dir, engine_fingerprint(c->engine), &error);
+    c->cache = module_cache_open(o->cache_dir, engine_fingerprint(c->engine), o->cache_bytes, &error);
     if (c->cache == NULL) {
         log_line(LOG_ERROR, "%s", error);
         mem_free(error);
@@ -463,9 +488,12 @@ static bool control_start(struct control *c)
     c->adopted = mem_zalloc(c->worker_count * sizeof *c->adopted);
     for (unsigned i = 0; i < c->worker_count; i++)
         c->workers[i] = worker_start(i, c->worker_count, &o->identity, c->mailbox);
-    c->fetcher = fetcher_new(&c->loop);
+    c->module_transfers = transfers_new(
+        &c->loop, &(struct transfers_options){.allow = o->fetch_allow, .allow_count = o->fetch_allow_count});
+    c->fetcher =
+        fetcher_new(&c->loop, &(struct fetcher_options){.registries = o->registries, .transfers = c->module_transfers});
     c->compiler = compiler_new(&c->loop, o->program, o->compile_delay_ms);
-    c->code = code_maker_new(&c->loop, c->cache, c->compiler);
+    c->code = code_maker_new(&c->loop, c->cache, c->compiler, o->tiers);
     c->builder = builder_new(c->mailbox, &c->o->identity, BUILDER_THREADS);
     c->dns = dns_new(&c->loop, o->dns_servers, on_dns_changed, c);
     struct delivery_options d = {.loop = &c->loop,
@@ -473,10 +501,15 @@ static bool control_start(struct control *c)
                                  .workers = c->workers,
                                  .worker_count = c->worker_count,
                                  .engine = c->engine,
+                                 .cache = c->cache,
                                  .fetcher = c->fetcher,
                                  .code = c->code,
                                  .builder = c->builder,
+                                 .module_dir = o->module_dir,
+                                 .host_env = o->host_env,
+                                 .host_env_count = o->host_env_count,
                                  .changed = on_delivery_changed,
+                                 .told = on_delivery_told,
                                  .arg = c};
     c->delivery = delivery_new(&d);
     c->conditions = conditions_new(c);
@@ -486,7 +519,10 @@ static bool control_start(struct control *c)
         return false;
     if (o->has_admin && !admin_start(c))
         return false;
+    if (o->has_kube_api && (c->api = source_api_new(c)) == NULL)
+        return false;
     source_dir_scan(c->source);
+    (void)store_settle(&c->store, loop_now(&c->loop)); /* objects of the API, when there is no file */
     store_mark_gaps(&c->store);
     on_store_changed(c);
     return true;
@@ -525,6 +561,8 @@ static void control_end(struct control *c)
         transfers_free(c->transfers);
     if (c->admin != NULL)
         http_server_free(c->admin);
+    if (c->api != NULL)
+        source_api_free(c->api);
     if (c->dns != NULL)
         dns_free(c->dns);
     conditions_free(c->conditions);
@@ -544,6 +582,8 @@ static void control_end(struct control *c)
         compiler_free(c->compiler);
     if (c->fetcher != NULL)
         fetcher_free(c->fetcher);
+    if (c->module_transfers != NULL)
+        transfers_free(c->module_transfers);
     signals_end(c);
     loop_fini(&c->loop);
     if (c->snapshot != NULL)

@@ -38,6 +38,7 @@ struct control {
     struct source_cluster *cluster; /* NULL: none */
     struct engine *engine;
     struct module_cache *cache;
+    struct transfers *module_transfers; /* with the address guard */
     struct fetcher *fetcher;
     struct compiler *compiler;
     struct code_maker *code;
@@ -45,6 +46,7 @@ struct control {
     struct delivery *delivery;
     struct dns *dns;
     struct http_server *admin;
+    struct source_api *api; /* NULL: no Kubernetes API */
     struct usage_table usage;
     struct compose_memory memory;
     struct conditions *conditions; /* NULL: nobody follows */
@@ -57,6 +59,7 @@ struct control {
     struct map endpoints;      /* cluster key -> digest text of what the workers were last told */
     struct open_listener *listeners;
     size_t listener_count;
+    uint64_t sockets_given, sockets_armed; /* to workers; by them */
     struct map logged; /* object title -> last logged problem, so that each is said once */
     struct loop_task publish;
     uv_signal_t term, interrupt, hup;
@@ -70,6 +73,8 @@ struct control {
 
 /* Composes a snapshot from the store as it is now and sends it to the workers. */
 void control_publish(struct control *c);
+/* The store was settled and something is another: has plugins delivered, a snapshot composed. */
+void control_store_changed(struct control *c);
 /* Begins to drain: /ready turns to 503, listeners close, the process ends with the last stream. */
 void control_drain(struct control *c);
 /* Ready to get traffic: why not goes to out (may be NULL) as lines. */
@@ -78,6 +83,16 @@ bool control_is_ready(const struct control *c, struct strbuf *out);
 /* endpoints.c: tells the workers of every cluster whose endpoints are others than they were last told, and asks DNS for
  * the hosts that are wanted now. */
 void control_follow_endpoints(struct control *c);
+
+/* source_api.c: the Kubernetes API as a source of objects, and as a place where all of them and their status show. */
+struct source_api;
+/* NULL: the address or the state directory is not to be had; the log says why. */
+struct source_api *source_api_new(struct control *c);
+void source_api_free(struct source_api *s);
+/* Shows what files hold now. */
+void source_api_follow(struct source_api *s);
+/* The Pod's condition. */
+void source_api_ready(struct source_api *s);
 
 /* admin.c */
 bool admin_start(struct control *c);

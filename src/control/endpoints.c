@@ -6,6 +6,21 @@
 #include "base/log.h"
 #include "control/control.h"
 
+static void endpoints_post(struct control *c, const struct cluster_endpoints *e, bool gone)
+{
+    for (unsigned i = 0; i < c->worker_count; i++) {
+        struct mail_endpoints *m = mem_zalloc(sizeof *m);
+        m->mail.type = MAIL_ENDPOINTS;
+        m->gone = gone;
+        m->key = mem_strdup(e->key);
+        m->list = mem_alloc((e->count + 1) * sizeof *m->list);
+        if (e->count > 0)
+            memcpy(m->list, e->list, e->count * sizeof *m->list);
+        m->count = e->count;
+        mailbox_post(worker_mailbox(c->workers[i]), &m->mail);
+    }
+}
+
 static void endpoints_send(struct control *c, const struct cluster_endpoints *e)
 {
     struct strbuf digest = {0};
@@ -21,16 +36,7 @@ static void endpoints_send(struct control *c, const struct cluster_endpoints *e)
         return;
     }
     mem_free(map_set(&c->endpoints, str_of(e->key), strbuf_take(&digest)));
-    for (unsigned i = 0; i < c->worker_count; i++) {
-        struct mail_endpoints *m = mem_zalloc(sizeof *m);
-        m->mail.type = MAIL_ENDPOINTS;
-        m->key = mem_strdup(e->key);
-        m->list = mem_alloc((e->count + 1) * sizeof *m->list);
-        if (e->count > 0)
-            memcpy(m->list, e->list, e->count * sizeof *m->list);
-        m->count = e->count;
-        mailbox_post(worker_mailbox(c->workers[i]), &m->mail);
-    }
+    endpoints_post(c, e, false);
 }
 
 static bool has_endpoint(const struct cluster_endpoints *e, const struct addr *addr)
@@ -58,18 +64,25 @@ static void add_dns_addresses(struct control *c, struct cluster_endpoints *e, co
     }
 }
 
-/* The data plane never connects to our own admin address, whatever a Service says: a filter could call it. */
-static void drop_admin_address(const struct control *c, struct cluster_endpoints *e)
+static bool reaches(const struct addr *a, const struct addr *own)
+{
+    return addr_port(a) == addr_port(own) && (addr_eq(a, own) || addr_is_loopback(a));
+}
+
+/* The data plane never connects to our own admin address or Kubernetes API, whatever a Service says: a filter could
+ * call it. */
+static void drop_own_addresses(const struct control *c, struct cluster_endpoints *e)
 {
     size_t kept = 0;
     for (size_t i = 0; i < e->count; i++) {
         const struct addr *a = &e->list[i].addr;
-        bool admin = c->o->has_admin && addr_port(a) == addr_port(&c->o->admin) &&
-                     (addr_eq(a, &c->o->admin) || addr_is_loopback(a));
-        if (!admin)
+        bool admin = c->o->has_admin && reaches(a, &c->o->admin);
+        bool api = c->o->has_kube_api && reaches(a, &c->o->kube_api);
+        if (!admin && !api)
             e->list[kept++] = e->list[i];
         else
-            log_line(LOG_WARN, "cluster %s: an endpoint is this gateway's admin address and is not used", e->key);
+            log_line(LOG_WARN, "cluster %s: an endpoint is this gateway's %s address and is not used", e->key,
+                     admin ? "admin" : "Kubernetes API");
     }
     e->count = kept;
 }
@@ -84,7 +97,7 @@ static void want_hosts(struct control *c, const struct cluster_set *set)
     map_free(&hosts);
 }
 
-/* Clusters that are gone have no endpoints any more. */
+/* The workers forget the clusters that no resource declares any more. */
 static void forget_clusters(struct control *c, const struct cluster_set *set)
 {
     struct map gone = {0};
@@ -94,7 +107,7 @@ static void forget_clusters(struct control *c, const struct cluster_set *set)
         map_remove(&gone, str_of(set->list[i].key));
     MAP_EACH (e, &gone) {
         struct cluster_endpoints none = {.key = str_dup(e->key)};
-        endpoints_send(c, &none);
+        endpoints_post(c, &none, true);
         mem_free(map_remove(&c->endpoints, e->key));
         mem_free(none.key);
     }
@@ -110,7 +123,7 @@ void control_follow_endpoints(struct control *c)
         struct cluster_endpoints *e = &set.list[i];
         for (size_t k = 0; k < e->name_count; k++)
             add_dns_addresses(c, e, &e->names[k]);
-        drop_admin_address(c, e);
+        drop_own_addresses(c, e);
         endpoints_send(c, e);
     }
     forget_clusters(c, &set);

@@ -5,6 +5,8 @@
 #ifndef WEIR_CONTROL_OPTIONS_H
 #define WEIR_CONTROL_OPTIONS_H
 
+#include "control/code.h"
+#include "fetch/registry.h"
 #include "io/conn.h"
 #include "proxy/snapshot.h"
 
@@ -15,8 +17,19 @@ struct control_options {
     struct addr admin;
     bool has_admin;         /* false: no admin server (--admin off) */
     bool admin_any_address; /* a non-loopback admin address was asked for explicitly */
+    struct addr kube_api;    /* loopback */
+    bool has_kube_api;
+    const char *state_dir;   /* of objects that come by it */
     unsigned workers;
     const char *cache_dir;
+    uint64_t cache_bytes; /* what it may hold; 0: no limit */
+    enum tier_policy tiers;
+    struct registry_table *registries; /* --registry, --registries, --insecure-registry */
+    const char *const *fetch_allow;    /* addresses that the guard of downloads lets through */
+    size_t fetch_allow_count;
+    const char *module_dir;      /* where file:// modules of objects that came by an API may lie; NULL: nowhere */
+    const char *const *host_env; /* variables of this process that their plugins may read */
+    size_t host_env_count;
     uint32_t drain_time_ms;
     bool show_plugin_config;   /* /config shows pluginConfig */
     const char *program;       /* path of this executable, for the compiler child */

@@ -87,6 +87,15 @@ static void write_item(const struct control *c, const struct delivery_item *item
         strbuf_addz(b, ",\"priority\":null");
     add_field(b, "failStrategy", fail_name(p->fail));
     add_field(b, "sha256", item->live != NULL ? item->live->sha256 : NULL);
+    const struct delivery_facts *f = &item->facts;
+    add_field(b, "tier", item->live != NULL ? f->live_tier : NULL); /* "fast" until the optimised code is there */
+    add_field(b, "digest", f->live_digest[0] != '\0' ? f->live_digest : NULL);
+    add_field(b, "newestDigest", f->digest[0] != '\0' ? f->digest : NULL);
+    add_field(b, "from", f->from);
+    add_field(b, "progress", f->progress);
+    add_field(b, "warning", f->warning);
+    strbuf_printf(b, ",\"verified\":%s,\"fromCache\":%s,\"rechecks\":%u", f->verified ? "true" : "false",
+                  f->bytes_from_cache ? "true" : "false", f->rechecks);
     add_field(b, "abi", item->live != NULL ? abi_version_name(item->live->abi) : NULL);
     strbuf_printf(b, ",\"generation\":%llu,\"swaps\":%u,\"activatedInMs\":%llu",
                   item->live != NULL ? (unsigned long long)item->live->generation : 0ull, item->swaps,

@@ -85,7 +85,11 @@ static void text_set(struct store *s, enum store_origin origin, const char *path
     s->files_changed = true;
 
     struct documents docs = {0};
-    resources_parse(str_span(f->text, f->text_bytes), origin == ORIGIN_FILE ? path : NULL, default_ns, &docs);
+    struct str whole = str_span(f->text, f->text_bytes);
+    if (s->whole && origin == ORIGIN_FILE)
+        resources_parse_whole(whole, path, default_ns, &docs);
+    else
+        resources_parse(whole, origin == ORIGIN_FILE ? path : NULL, default_ns, &docs);
     for (size_t i = 0; i < docs.count; i++)
         if (docs.list[i].resource != NULL)
             docs.list[i].resource->meta.origin = origin; /* nobody else knows it yet */

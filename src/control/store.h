@@ -31,6 +31,7 @@ struct store {
     struct map files;   /* path, or key of an origin's text -> struct store_file */
     uint64_t version;   /* goes up with every change of meaning or status */
     size_t missing;     /* objects that no file names any more, not yet taken away */
+    bool whole;         /* resources of files keep their JSON (for the Kubernetes API); set before the first text */
     bool files_changed; /* a file's own errors are others than at the last settle */
 };
 

@@ -10,6 +10,17 @@ static void key_of(struct strbuf *b, enum kind kind, const char *ns, const char 
     strbuf_printf(b, "%s/%s/%s", kind_name(kind), ns, name);
 }
 
+/* Whole objects that another controller or a later Weir serves. They stand in one directory with ours. */
+static bool not_for_us(const char *reason)
+{
+    static const char *const reasons[] = {"NotOurs", "NoMatchingClass", "NoMatchingGateway", "OtherGateway",
+                                          "UnsupportedProtocol"};
+    for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
+        if (strcmp(reason, reasons[i]) == 0)
+            return true;
+    return false;
+}
+
 static struct usage *usage_get(struct usage_table *t, const struct meta *meta)
 {
     struct strbuf key = {0};
@@ -57,6 +68,7 @@ void usage_say(struct usage_table *t, const struct meta *meta, bool accepted, co
         u->reason = mem_strdup(reason);
     }
     u->accepted = u->accepted && accepted;
+    u->mistake |= !accepted && !not_for_us(reason);
 }
 
 const struct usage_part *usage_part_find(const struct usage *u, enum usage_aspect aspect, const char *name)

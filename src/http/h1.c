@@ -170,7 +170,6 @@ static void abandon(struct h1 *h, enum leg_error why)
 /* A message that must not go on. While nothing has been answered, a server answers. */
 static void refuse(struct h1 *h, enum leg_error error, unsigned status, const char *why)
 {
-    bool head_seen = h->in_state != H1_HEAD;
     bool can_answer = h->role == H1_SERVER && h->out_state == H1_IDLE;
 
     h->in_state = H1_BROKEN;
@@ -179,8 +178,6 @@ static void refuse(struct h1 *h, enum leg_error error, unsigned status, const ch
         abandon(h, error);
         return;
     }
-    if (head_seen)
-        reset_leg(h, error);
     h->bad_status = status;
     h->ops->on_bad_request(h, error, why);
 }
@@ -624,8 +621,8 @@ static void deliver_pending(struct h1 *h)
     h->pending = LEG_OK;
     if (why == LEG_OK || h->leg.stream == NULL)
         return;
-    if (h->in_state == H1_HEAD || h->in_state == H1_IDLE)
-        h->in_state = H1_BROKEN;
+    if (h->role == H1_SERVER && h->out_state == H1_IDLE) /* it has had its say */
+        reset_leg(h, why);
     refuse(h, why, 502, "the response cannot be sent");
 }
 

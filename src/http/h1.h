@@ -38,10 +38,12 @@ struct h1_ops {
     struct arena *(*on_begin)(struct h1 *h);
     /* Server: a request is refused and no response has begun; h->bad_status is what it deserves (400, 413, 414, 431,
      * 501, 505; 502 when the stream gave a response that cannot be sent). why may be NULL. Two cases:
-     *  - the head is bad: the leg is still attached, the stream has had no event. The owner either calls h1_send_error
-     *    (which forgets the leg; reset the stream afterwards), or lets the stream answer through the leg: the response
-     *    says Connection: close and the stream's detach leads to on_exchange_end(false) as usual.
-     *  - the body is bad: the stream has had on_reset just before and the leg is detached; answer by h1_send_error.
+     *  - the request is bad: the leg is still attached. With a bad head the stream has had no event; with a bad body it
+     *    has had its head and the data before the error, and gets no more. The owner either calls h1_send_error (which
+     *    forgets the leg; reset the stream afterwards), or lets the stream answer through the leg: the response says
+     *    Connection: close and the stream's detach leads to on_exchange_end(false) as usual.
+     *  - the response is bad (502): the stream has had on_reset just before and the leg is detached; answer by
+     *    h1_send_error.
      * Close after the flush. */
     void (*on_bad_request)(struct h1 *h, enum leg_error error, const char *why);
     /* There is something to flush: called when out goes from empty to not empty, when a tunnel's direction ended (see
@@ -126,6 +128,8 @@ bool h1_wants_input(const struct h1 *h);
 /* Server: a complete response of the codec's own, Connection: close. Body is text/plain. Forgets the leg without any
  * event. Only while no response has begun; does nothing otherwise. */
 void h1_send_error(struct h1 *h, unsigned status, struct str body);
+/* With the owner's fields (borrowed) beside the framing. */
+void h1_send_error_with(struct h1 *h, unsigned status, const struct headers *fields, struct str body);
 /* Client: begins an exchange on an idle connection. Keeps stream and ops until detached; arena is where the response
  * head goes. */
 void h1_begin_request(struct h1 *h, struct arena *arena, const struct leg_ops *ops, void *stream);

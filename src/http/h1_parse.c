@@ -265,12 +265,12 @@ static enum parse parse_status_line(char **at, const char *end, struct message *
 static void decide_response_body(const struct h1_fields *f, struct str method, struct message *msg)
 {
     msg->content_length = f->length;
-    if (msg->status == 101)
+    bool none = msg->status < 200 || msg->status == 204 || msg->status == 304 || str_is(method, "HEAD");
+
+    if (msg->status == 101 || (!none && msg->status < 300 && str_is(method, "CONNECT")))
         msg->body = BODY_TUNNEL;
-    else if (msg->status < 200 || msg->status == 204 || msg->status == 304 || str_is(method, "HEAD"))
+    else if (none)
         msg->body = BODY_NONE;
-    else if (msg->status < 300 && str_is(method, "CONNECT"))
-        msg->body = BODY_TUNNEL;
     else
         msg->body = f->chunked ? BODY_CHUNKED : f->lengths > 0 ? BODY_LENGTH : BODY_CLOSE;
     msg->keep_alive = !f->option_close && (msg->version == 11 || f->option_keep_alive) && msg->body != BODY_CLOSE &&

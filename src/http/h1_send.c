@@ -5,11 +5,13 @@
  * written, a body of another length than declared) is remembered in h->pending, and nothing of the leg is written from
  * then on.
  */
+#include "base/budget.h"
 #include "http/h1_encode.h"
 #include "http/h1_leg.h"
 
 /* Body data below this is copied behind the head, so that one chunk, and one send, carries both. */
 enum { COALESCE_MAX = 2048 };
+enum { OUTPUT_NEAR = 32 * 1024 };
 
 static struct h1 *h1_of(struct leg *leg) { return CONTAINER_OF(leg, struct h1, leg); }
 
@@ -311,11 +313,22 @@ static void read_enable(struct leg *leg, bool on)
     h1_signal_read_state(h);
 }
 
+/* Near the memory budget a slow peer is owed less; over it more comes only when all has gone. */
+static size_t output_limit(const struct h1 *h)
+{
+    switch (budget_level()) {
+    case BUDGET_FINE: return h->high_mark;
+    case BUDGET_NEAR: return h->high_mark < OUTPUT_NEAR ? h->high_mark : OUTPUT_NEAR;
+    case BUDGET_OVER: break;
+    }
+    return 0;
+}
+
 static bool is_full(const struct leg *leg)
 {
     struct h1 *h = CONTAINER_OF(leg, struct h1, leg);
 
-    if (h->out->n <= h->high_mark)
+    if (h->out->n == 0 || h->out->n <= output_limit(h))
         return false;
     h->was_full = true;
     return true;
@@ -349,8 +362,15 @@ const struct leg_codec h1_codec = {.send_head = send_head,
 void h1_send_error(struct h1 *h, unsigned status, struct str body)
 {
     struct headers none;
+
+    headers_init(&none, NULL, 0, 0);
+    h1_send_error_with(h, status, &none, body);
+}
+
+void h1_send_error_with(struct h1 *h, unsigned status, const struct headers *fields, struct str body)
+{
     bool was_empty = h->out->n == 0;
-    struct h1_head head = {.headers = &none,
+    struct h1_head head = {.headers = fields,
                            .framing = H1_FRAMING_LENGTH,
                            .length = body.n,
                            .connection = H1_CONNECTION_CLOSE,
@@ -366,7 +386,6 @@ void h1_send_error(struct h1 *h, unsigned status, struct str body)
     h1_cut_output(h);
     if (h->out_state != H1_IDLE)
         return;
-    headers_init(&none, NULL, 0, 0);
     head.content_type = body.n > 0 ? "text/plain" : NULL;
     h1_encode_response(h->out, &head);
     if (!str_is(h->method, "HEAD"))

@@ -70,6 +70,13 @@ bool addr_is_loopback(const struct addr *a)
     return IN6_IS_ADDR_LOOPBACK(ip) || (IN6_IS_ADDR_V4MAPPED(ip) && ip->s6_addr[12] == 127);
 }
 
+bool addr_is_any(const struct addr *a)
+{
+    if (a->u.sa.sa_family == AF_INET)
+        return a->u.in.sin_addr.s_addr == htonl(INADDR_ANY);
+    return a->u.sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->u.in6.sin6_addr);
+}
+
 bool addr_eq(const struct addr *a, const struct addr *b)
 {
     if (a->u.sa.sa_family != b->u.sa.sa_family || addr_port(a) != addr_port(b))

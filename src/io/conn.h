@@ -34,6 +34,8 @@ NODISCARD bool addr_from_ip(struct str ip, uint16_t port, struct addr *out);
 socklen_t addr_len(const struct addr *a);
 uint16_t addr_port(const struct addr *a);
 bool addr_is_loopback(const struct addr *a);
+/* 0.0.0.0 or [::]. */
+bool addr_is_any(const struct addr *a);
 bool addr_eq(const struct addr *a, const struct addr *b);
 /* "::ffff:1.2.3.4" becomes plain IPv4. */
 void addr_unmap(struct addr *a);

@@ -46,7 +46,7 @@ static int open_any(const struct addr *addr, bool reuseport)
     int fd = open_bound(addr, reuseport);
     bool no_v6 = errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL;
     struct addr v4;
-    if (fd >= 0 || !no_v6 || addr->u.sa.sa_family != AF_INET6 || !IN6_IS_ADDR_UNSPECIFIED(&addr->u.in6.sin6_addr) ||
+    if (fd >= 0 || !no_v6 || addr->u.sa.sa_family != AF_INET6 || !addr_is_any(addr) ||
         !addr_from_ip(STR("0.0.0.0"), addr_port(addr), &v4))
         return fd;
     return open_bound(&v4, reuseport);

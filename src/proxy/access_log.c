@@ -129,6 +129,8 @@ static void set_addr(struct value *v, const struct addr *a, bool with_port)
 
 static void set_port(struct value *v, const struct addr *a)
 {
+    if (a == NULL)
+        return;
     if (a->u.sa.sa_family == AF_INET || a->u.sa.sa_family == AF_INET6)
         set_number(v, addr_port(a));
 }
@@ -265,14 +267,19 @@ static void value_of(const struct log_piece *p, const struct stream *s, struct v
     case OP_RESPONSE_DURATION: set_span(v, s->start_ns, s->up_head_ns); break;
     case OP_RESPONSE_TX_DURATION: set_span(v, s->up_head_ns, s->end_ns); break;
     case OP_UPSTREAM_HOST: set_text(v, s->endpoint != NULL ? str_of(s->endpoint->text) : STR_NONE); break;
+    case OP_UPSTREAM_IP: set_addr(v, s->endpoint != NULL ? &s->endpoint->addr : NULL, false); break;
+    case OP_UPSTREAM_PORT: set_port(v, s->endpoint != NULL ? &s->endpoint->addr : NULL); break;
     case OP_UPSTREAM_CLUSTER: set_text(v, s->cluster != NULL ? str_of(s->cluster->key) : STR_NONE); break;
-    case OP_UPSTREAM_LOCAL_ADDRESS: set_addr(v, s->up_local.u.sa.sa_family != 0 ? &s->up_local : NULL, true); break;
+    case OP_UPSTREAM_LOCAL_ADDRESS: set_addr(v, &s->up_local, true); break;
+    case OP_UPSTREAM_LOCAL_IP: set_addr(v, &s->up_local, false); break;
+    case OP_UPSTREAM_LOCAL_PORT: set_port(v, &s->up_local); break;
     case OP_ATTEMPTS: set_number(v, s->attempts); break;
     case OP_REMOTE: set_addr(v, &s->remote, true); break;
     case OP_REMOTE_IP: set_addr(v, &s->remote, false); break;
     case OP_REMOTE_PORT: set_port(v, &s->remote); break;
     case OP_PEER: set_addr(v, &s->peer, true); break;
     case OP_PEER_IP: set_addr(v, &s->peer, false); break;
+    case OP_PEER_PORT: set_port(v, &s->peer); break;
     case OP_LOCAL: set_addr(v, &s->local, true); break;
     case OP_LOCAL_IP: set_addr(v, &s->local, false); break;
     case OP_LOCAL_PORT: set_port(v, &s->local); break;

@@ -30,6 +30,7 @@ static struct log_piece *piece_add(struct compiler *c, enum log_op op)
         log->cap = log->cap != 0 ? 2 * log->cap : 32;
         log->pieces = mem_realloc(log->pieces, log->cap * sizeof(*log->pieces));
     }
+    ASSERT(log->pieces != NULL);
     struct log_piece *p = &log->pieces[log->count++];
     *p = (struct log_piece){.op = op, .form = c->form};
     return p;
@@ -238,7 +239,7 @@ static bool add_operator(struct compiler *c, struct str name, struct str args, u
 /* "NAME(args):12%" at the start of *rest, without its first '%'. */
 static bool parse_operator(struct compiler *c, struct str *rest)
 {
-    struct str s = *rest, args = STR_NONE, digits = STR_NONE;
+    struct str s = *rest, args = STR_NONE;
     size_t n = 0;
     while (n < s.n && ((s.p[n] >= 'A' && s.p[n] <= 'Z') || (s.p[n] >= '0' && s.p[n] <= '9') || s.p[n] == '_'))
         n++;
@@ -253,7 +254,7 @@ static bool parse_operator(struct compiler *c, struct str *rest)
     }
     uint64_t limit = 0;
     if (s.n != 0 && s.p[0] == ':') {
-        digits = str_from(s, 1);
+        struct str digits = str_from(s, 1);
         ptrdiff_t end = str_find(digits, '%');
         digits.n = end >= 0 ? (size_t)end : digits.n;
         if (!str_to_u64(digits, 1 << 20, &limit) || limit == 0)

@@ -32,14 +32,20 @@
     X(RESPONSE_TX_DURATION, "RESPONSE_TX_DURATION", NONE)                                                              \
     X(UPSTREAM_HOST, "UPSTREAM_HOST", NONE)                                                                            \
     X(UPSTREAM_HOST, "UPSTREAM_REMOTE_ADDRESS", NONE)                                                                  \
+    X(UPSTREAM_IP, "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", NONE)                                                       \
+    X(UPSTREAM_PORT, "UPSTREAM_REMOTE_PORT", NONE)                                                                     \
     X(UPSTREAM_CLUSTER, "UPSTREAM_CLUSTER", NONE)                                                                      \
+    X(UPSTREAM_CLUSTER, "UPSTREAM_CLUSTER_RAW", NONE)                                                                  \
     X(UPSTREAM_LOCAL_ADDRESS, "UPSTREAM_LOCAL_ADDRESS", NONE)                                                          \
+    X(UPSTREAM_LOCAL_IP, "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", NONE)                                                  \
+    X(UPSTREAM_LOCAL_PORT, "UPSTREAM_LOCAL_PORT", NONE)                                                                \
     X(ATTEMPTS, "UPSTREAM_REQUEST_ATTEMPT_COUNT", NONE)                                                                \
     X(REMOTE, "DOWNSTREAM_REMOTE_ADDRESS", NONE)                                                                       \
     X(REMOTE_IP, "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", NONE)                                                       \
     X(REMOTE_PORT, "DOWNSTREAM_REMOTE_PORT", NONE)                                                                     \
     X(PEER, "DOWNSTREAM_DIRECT_REMOTE_ADDRESS", NONE)                                                                  \
     X(PEER_IP, "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", NONE)                                                  \
+    X(PEER_PORT, "DOWNSTREAM_DIRECT_REMOTE_PORT", NONE)                                                                \
     X(LOCAL, "DOWNSTREAM_LOCAL_ADDRESS", NONE)                                                                         \
     X(LOCAL_IP, "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", NONE)                                                         \
     X(LOCAL_PORT, "DOWNSTREAM_LOCAL_PORT", NONE)                                                                       \
@@ -77,14 +83,19 @@ enum log_op {
     OP_RESPONSE_DURATION,
     OP_RESPONSE_TX_DURATION,
     OP_UPSTREAM_HOST,
+    OP_UPSTREAM_IP,
+    OP_UPSTREAM_PORT,
     OP_UPSTREAM_CLUSTER,
     OP_UPSTREAM_LOCAL_ADDRESS,
+    OP_UPSTREAM_LOCAL_IP,
+    OP_UPSTREAM_LOCAL_PORT,
     OP_ATTEMPTS,
     OP_REMOTE,
     OP_REMOTE_IP,
     OP_REMOTE_PORT,
     OP_PEER,
     OP_PEER_IP,
+    OP_PEER_PORT,
     OP_LOCAL,
     OP_LOCAL_IP,
     OP_LOCAL_PORT,

@@ -56,6 +56,7 @@ static void call_closed(struct loop_timer *timer) { mem_free(CONTAINER_OF(timer,
 static void call_free(struct call *c)
 {
     loop_task_cancel(&c->task);
+    cluster_unref(c->cluster);
     buf_fini(&c->body);
     arena_fini(&c->arena);
     loop_timer_close(&c->timer, call_closed);
@@ -101,15 +102,26 @@ void call_cancel(struct call *c)
     call_free(c);
 }
 
-/* Envoy's own answer when time is over. */
-static void call_time_over(struct call *c)
+/* What Envoy's filters see of a failure before the endpoint's head: a gateway's answer. After it, a failure is told as
+ * one, with no headers at all. */
+static void call_failed(struct call *c, enum end_reason why, const char *error)
 {
-    static const struct str text = STR_INIT("upstream request timeout");
-    struct message *m = arena_zalloc(&c->arena, sizeof *m);
+    char status[8], length[24];
 
+    if (c->state == CALL_OVER)
+        return;
+    if (c->response != NULL) {
+        call_over(c, error);
+        return;
+    }
+    struct str text = str_of(end_reason_body(why));
+    text.n -= text.n != 0 && text.p[text.n - 1] == '\n';
+    struct message *m = arena_zalloc(&c->arena, sizeof *m);
+    int n = snprintf(status, sizeof status, "%u", end_reason_status(why));
+    int k = snprintf(length, sizeof length, "%zu", text.n);
     headers_init(&m->headers, &c->arena, SIZE_MAX, SIZE_MAX);
-    headers_add_borrowed(&m->headers, STR(":status"), STR("504"), HDR_STATUS);
-    headers_add_borrowed(&m->headers, STR("content-length"), STR("24"), HDR_CONTENT_LENGTH);
+    (void)!headers_set_id(&m->headers, HDR_STATUS, str_span(status, (size_t)n));
+    (void)!headers_set_id(&m->headers, HDR_CONTENT_LENGTH, str_span(length, (size_t)k));
     headers_add_borrowed(&m->headers, STR("content-type"), STR("text/plain"), HDR_CONTENT_TYPE);
     call_release(c, true);
     buf_clear(&c->body);
@@ -157,7 +169,7 @@ static void on_failed(void *owner, enum end_reason reason)
     struct call *c = owner;
 
     c->state = CALL_STARTING; /* the pool has let go */
-    call_over(c, end_reason_details(reason));
+    call_failed(c, reason, end_reason_details(reason));
 }
 
 static bool is_idempotent(struct str method)
@@ -222,7 +234,8 @@ static void on_reset(void *owner, enum leg_error why)
 
     c->leg = NULL;
     if (!again) {
-        call_over(c, why == LEG_BAD_MESSAGE ? "the answer is not HTTP" : "the connection broke");
+        call_failed(c, why == LEG_BAD_MESSAGE ? END_UPSTREAM_BAD : END_UPSTREAM_RESET,
+                    why == LEG_BAD_MESSAGE ? "the answer is not HTTP" : "the connection broke");
         return;
     }
     c->retried = c->fresh_only = true;
@@ -254,7 +267,7 @@ static void on_timer(struct loop_timer *timer)
     if (c->state == CALL_OVER)
         return;
     if (time_left(c) == 0) {
-        call_time_over(c);
+        call_failed(c, END_RESPONSE_TIMEOUT, "the answer did not end in time");
         return;
     }
     if (c->state == CALL_STARTING)
@@ -274,7 +287,7 @@ static void call_try(struct call *c)
         return;
     struct endpoint *e = cluster_choose(c->cluster, NULL);
     if (e == NULL) {
-        call_over(c, end_reason_details(why));
+        call_failed(c, why, end_reason_details(why));
         return;
     }
     c->up = (struct up_request){.arena = &c->arena,
@@ -289,7 +302,7 @@ static void call_try(struct call *c)
     switch (pool_request(c->worker, e, &c->up, c->fresh_only, &leg, &reused, &why)) {
     case POOL_READY: on_ready(c, leg, reused); break;
     case POOL_WAIT: c->state = CALL_WAITING; break;
-    case POOL_FAILED: call_over(c, end_reason_details(why)); break;
+    case POOL_FAILED: call_failed(c, why, end_reason_details(why)); break;
     }
 }
 
@@ -434,6 +447,7 @@ enum abi_status call_start(struct worker *w, const struct http_call *spec, call_
     struct call *c = mem_zalloc(sizeof *c);
     c->worker = w;
     c->cluster = cluster;
+    cluster_ref(cluster);
     c->done = done;
     c->arg = arg;
     set_limits(c);

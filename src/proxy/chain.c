@@ -5,6 +5,7 @@
  * everything from any callback or from outside, and may end the stream in each of them. So every callback is followed
  * by a look at stream_is_stopped, and state changes only here. It never waits, never sends and never frees a filter.
  */
+#include "base/budget.h"
 #include "proxy/stream_private.h"
 
 static struct buf *held_of(struct stream *s, struct filter_side *side)
@@ -16,25 +17,28 @@ static struct buf *held_of(struct stream *s, struct filter_side *side)
     return side->held;
 }
 
-static void too_large(struct stream *s, enum direction dir)
+/* May a filter that wants the whole body get `more` of it? Else the stream is answered. Beyond the memory budget the
+ * answer is 503: what is held already is kept, but bodies must not grow until memory cannot be had. */
+static bool may_hold(struct stream *s, enum direction dir, const struct filter_side *side, size_t more)
 {
-    reply_reason(s, dir == DIR_REQUEST ? END_BODY_TOO_LARGE : END_RESPONSE_TOO_LARGE);
-}
+    size_t n = (side->held != NULL ? side->held->n : 0) + more;
 
-static bool is_over(const struct stream *s, const struct filter_side *side, size_t more)
-{
-    size_t held = side->held != NULL ? side->held->n : 0;
-
-    return side->over_is_error && held + more > stream_limits(s)->buffer_bytes;
+    if (!side->over_is_error)
+        return true;
+    if (n > stream_limits(s)->buffer_bytes)
+        reply_reason(s, dir == DIR_REQUEST ? END_BODY_TOO_LARGE : END_RESPONSE_TOO_LARGE);
+    else if (n > BUFFER_BYTES_NEAR && budget_level() == BUDGET_OVER)
+        reply_reason(s, END_OVERLOAD);
+    else
+        return true;
+    return false;
 }
 
 /* Keeps data at a filter that is not to be called. */
 static void wait_at(struct stream *s, enum direction dir, struct filter_side *side, struct buf *data, bool end)
 {
-    if (is_over(s, side, data->n)) {
-        too_large(s, dir);
+    if (!may_hold(s, dir, side, data->n))
         return;
-    }
     buf_move(held_of(s, side), data, data->n);
     side->end_held = side->end_held || end;
 }
@@ -106,6 +110,15 @@ static void release_head(struct stream *s, enum direction dir, uint32_t position
 
 /* ---- the body ---- */
 
+/* The head went out with a length that the body will not have. */
+static void tell_length_broken(struct filter *f, enum direction dir)
+{
+    const struct stream *s = f->stream;
+
+    if (f->ops->broke_length != NULL && s->priv->flow[dir].head_sent && s->side[dir].msg->body == BODY_LENGTH)
+        f->ops->broke_length(f, dir);
+}
+
 static enum filter_result call_body(struct filter *f, enum direction dir, struct buf *data, bool end)
 {
     struct flow *fl = &f->stream->priv->flow[dir];
@@ -118,8 +131,9 @@ static enum filter_result call_body(struct filter *f, enum direction dir, struct
         dir == DIR_REQUEST ? f->ops->request_body(f, data, end) : f->ops->response_body(f, data, end);
     fl->shown = NULL;
     fl->shown_to = NULL;
-    if (data->n != before)
-        fl->resized = true;
+    fl->resized = fl->resized || data->n != before;
+    if (data->n != before || fl->trailers_made)
+        tell_length_broken(f, dir);
     return r;
 }
 
@@ -128,29 +142,35 @@ static bool has_body_callback(const struct filter *f, enum direction dir)
     return (dir == DIR_REQUEST ? f->ops->request_body : f->ops->response_body) != NULL;
 }
 
+/* The bytes of this callback alone are the filter's; as in Envoy, what was shown behind held ones counts as held. */
+static void take_seen(struct filter *f, enum direction dir, struct buf *data)
+{
+    if (data->n == 0)
+        return;
+    f->stream->priv->flow[dir].resized = true;
+    tell_length_broken(f, dir);
+    buf_clear(data);
+}
+
 /* The filter keeps what its callback saw. */
 static void hold_seen(struct stream *s, enum direction dir, struct filter *f, enum filter_state before,
-                      enum filter_result r, size_t held_before, struct buf *data, bool end)
+                      enum filter_result r, struct buf *data, bool end)
 {
     struct filter_side *side = &f->side[dir];
     struct flow *fl = &s->priv->flow[dir];
 
     side->state = before == FILTER_HOLDS_HEADERS ? FILTER_HOLDS_HEADERS : FILTER_HOLDS_BODY;
     side->end_held = end;
+    side->shows_held = r == FILTER_BUFFER;
     if (r == FILTER_NO_BUFFER) {
-        struct buf *held = side->held;
-        if (held != NULL && held->n > held_before)
-            buf_splice(held, held_before, held->n - held_before, STR_NONE);
-        buf_clear(data);
-        fl->resized = true;
+        take_seen(f, dir, data);
         if (!end && before == FILTER_OPEN)
             side->state = FILTER_OPEN;
     } else {
         if (data->n > 0)
             buf_move(held_of(s, side), data, data->n);
         side->over_is_error = r == FILTER_BUFFER;
-        if (is_over(s, side, 0))
-            too_large(s, dir);
+        (void)may_hold(s, dir, side, 0);
     }
     if (fl->trailers_made) { /* they wait here with what is held */
         fl->trailers_at = chain_position(f, dir);
@@ -159,7 +179,8 @@ static void hold_seen(struct stream *s, enum direction dir, struct filter *f, en
     }
 }
 
-/* Shows data to the filter at position. True: data (with everything that was held) goes on. */
+/* Shows data to the filter, behind what is held when it asked for that by FILTER_BUFFER. True: data (with everything
+ * that was held) goes on. */
 static bool pass_filter(struct stream *s, enum direction dir, struct filter *f, struct buf *data, bool *end)
 {
     struct flow *fl = &s->priv->flow[dir];
@@ -168,11 +189,9 @@ static bool pass_filter(struct stream *s, enum direction dir, struct filter *f, 
     size_t held_before = side->held != NULL ? side->held->n : 0;
     struct buf *show = data;
 
-    if (held_before > 0) {
-        if (is_over(s, side, data->n)) {
-            too_large(s, dir);
+    if (held_before > 0 && side->shows_held) {
+        if (!may_hold(s, dir, side, data->n))
             return false;
-        }
         buf_move(side->held, data, data->n);
         show = side->held;
     }
@@ -184,12 +203,15 @@ static bool pass_filter(struct stream *s, enum direction dir, struct filter *f, 
     if (fl->trailers_made)
         *end = false;
     if (side->state == FILTER_IN_CALLBACK && r != FILTER_CONTINUE) {
-        hold_seen(s, dir, f, before, r, held_before, data, *end);
+        hold_seen(s, dir, f, before, r, data, *end);
         return false;
     }
-    if (show == side->held)
+    if (held_before > 0) {
+        if (show == data)
+            buf_move(side->held, data, data->n);
         buf_move(data, side->held, side->held->n);
-    side->end_held = side->over_is_error = false;
+    }
+    side->end_held = side->over_is_error = side->shows_held = false;
     if (side->state == FILTER_IN_CALLBACK) /* else it has bypassed itself */
         side->state = *end ? FILTER_FINISHED : FILTER_OPEN;
     release_head(s, dir, chain_position(f, dir));
@@ -211,7 +233,8 @@ static void sink_data(struct stream *s, enum direction dir, struct buf *data, bo
         return;
     s->side[dir].body_bytes_out += data->n;
     s->side[dir].ended = end;
-    s->priv->sent_body = s->priv->sent_body || dir == DIR_REQUEST;
+    if (dir == DIR_REQUEST)
+        request_keep_body(s, data);
     leg->codec->send_body(leg, data, end);
 }
 

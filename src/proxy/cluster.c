@@ -3,10 +3,36 @@
  * Clusters of a worker. An update replaces the list of endpoints but keeps the objects of those that stay, since their
  * connections, and the balancer's memory of whose turn it is, hang on them. One thread, no locks.
  *
- * What must never happen: an endpoint freed while a connection or a stream still points to it. Hence the references;
- * the cluster's own is given back when the endpoint leaves the list.
+ * What must never happen: an endpoint or a cluster freed while a connection or a stream still points to it. Hence the
+ * references; the cluster's own of an endpoint is given back when that leaves the list, control's of a cluster when no
+ * resource declares it any more.
  */
 #include "proxy/cluster.h"
+
+/* ---- references ---- */
+
+void cluster_ref(struct cluster *c)
+{
+    ASSERT(c->refs < UINT32_MAX);
+    c->refs++;
+}
+
+static void cluster_free(struct cluster *c)
+{
+    mem_free(c->endpoints);
+    mem_free(c->key);
+    mem_free(c);
+}
+
+void cluster_unref(struct cluster *c)
+{
+    ASSERT(c->refs > 0);
+    if (--c->refs > 0)
+        return;
+    ASSERT(c->count == 0 && c->pending == 0);
+    map_remove(&c->table->by_key, str_of(c->key));
+    cluster_free(c);
+}
 
 void endpoint_ref(struct endpoint *e)
 {
@@ -21,6 +47,7 @@ void endpoint_unref(struct endpoint *e)
         return;
     ASSERT(e->removed && list_is_empty(&e->idle) && list_is_empty(&e->busy) && list_is_empty(&e->waiting));
     loop_task_cancel(&e->serve);
+    cluster_unref(e->cluster);
     mem_free(e);
 }
 
@@ -31,6 +58,7 @@ static struct endpoint *endpoint_new(struct cluster *c, const struct addr *addr)
     (void)addr_format(addr, true, e->text);
     e->refs = 1;
     e->cluster = c;
+    cluster_ref(c);
     list_init(&e->idle);
     list_init(&e->busy);
     list_init(&e->waiting);
@@ -46,6 +74,8 @@ static void endpoint_remove(struct endpoint *e)
         t->on_endpoint_removed(e);
     endpoint_unref(e);
 }
+
+/* ---- what control says ---- */
 
 struct cluster *cluster_get(struct cluster_table *t, struct str key)
 {
@@ -100,6 +130,9 @@ void cluster_update(struct cluster *c, const struct endpoint_conf *endpoints, si
         list[n++] = e;
         equal = equal && weight == list[0]->weight;
     }
+    if (!c->told)
+        cluster_ref(c);
+    c->told = true;
     mem_free(c->endpoints);
     c->endpoints = list;
     c->count = n;
@@ -112,6 +145,15 @@ void cluster_update(struct cluster *c, const struct endpoint_conf *endpoints, si
     map_free(&old);
     map_free(&seen);
 }
+
+void cluster_gone(struct cluster *c)
+{
+    cluster_update(c, NULL, 0);
+    c->told = false;
+    cluster_unref(c);
+}
+
+/* ---- choosing ---- */
 
 /* Everybody's credit grows by its weight; the richest pays the sum of all and is chosen. */
 static struct endpoint *choose_weighted(struct cluster *c, const struct endpoint *avoid)
@@ -177,27 +219,36 @@ struct cluster *cluster_find(struct cluster_table *t, struct str name)
 void cluster_alias(struct cluster_table *t, struct str name, struct cluster *c)
 {
     char buf[NAME_MAX_BYTES];
-    if (name.n != 0 && name.n <= sizeof(buf))
-        map_set(&t->aliases, lower_name(name, buf), c);
+    if (name.n == 0 || name.n > sizeof(buf))
+        return;
+    cluster_ref(c);
+    struct cluster *before = map_set(&t->aliases, lower_name(name, buf), c);
+    if (before != NULL)
+        cluster_unref(before);
 }
 
-void cluster_clear_aliases(struct cluster_table *t) { map_free(&t->aliases); }
+void cluster_clear_aliases(struct cluster_table *t)
+{
+    MAP_EACH (e, &t->aliases)
+        cluster_unref(e->value);
+    map_free(&t->aliases);
+}
 
 void cluster_table_free(struct cluster_table *t)
 {
+    cluster_clear_aliases(t);
     MAP_EACH (e, &t->by_key) {
         struct cluster *c = e->value;
+        cluster_ref(c); /* it goes here, not with its last endpoint */
         for (size_t i = 0; i < c->count; i++) {
             ASSERT(c->endpoints[i]->refs == 1);
             c->endpoints[i]->removed = true;
             endpoint_unref(c->endpoints[i]);
         }
-        mem_free(c->endpoints);
-        mem_free(c->key);
-        mem_free(c);
+        ASSERT(c->refs == (c->told ? 2 : 1));
+        cluster_free(c);
     }
     map_free(&t->by_key);
-    map_free(&t->aliases);
 }
 
 /* One name and its NUL. */

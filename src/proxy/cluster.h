@@ -37,8 +37,13 @@ struct endpoint {
 };
 
 struct cluster_table;
+/* Whoever keeps a pointer over a turn of the loop (a stream, a callout) holds a reference, and so do its endpoints, its
+ * other names, and control's word that it is there (from the first cluster_update to cluster_gone). It is freed with
+ * the last of them. */
 struct cluster {
     char *key;
+    uint32_t refs;
+    bool told; /* the reference of cluster_update */
     struct cluster_table *table;
     struct endpoint **endpoints; /* those not removed */
     size_t count;
@@ -58,10 +63,14 @@ struct cluster_table {
      * May be NULL. */
     void (*on_endpoint_removed)(struct endpoint *e);
 };
-/* Creates it when it is new. Never NULL. A cluster is never freed before the table is. */
+/* Creates it when it is new. Never NULL. Borrowed: see struct cluster. */
 struct cluster *cluster_get(struct cluster_table *t, struct str key);
+void cluster_ref(struct cluster *c);
+void cluster_unref(struct cluster *c);
 /* The new truth; endpoints that stay keep their connections. */
 void cluster_update(struct cluster *c, const struct endpoint_conf *endpoints, size_t count);
+/* No resource declares it any more: its endpoints go, and itself when nobody uses it. */
+void cluster_gone(struct cluster *c);
 /* Smooth weighted round robin; NULL when there is none. Skips `avoid` (an endpoint that just failed) when another is
  * there. */
 struct endpoint *cluster_choose(struct cluster *c, const struct endpoint *avoid);

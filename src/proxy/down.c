@@ -360,9 +360,29 @@ static void take_limits(struct down *d, const struct limits *l)
         d->h1.closing = true;
 }
 
-static struct arena *refuse(struct down *d, unsigned status, const char *text)
+/* A reply where there is no stream to make one: it has the fields of those that streams make (reply.c). */
+static void send_error(struct down *d, unsigned status, enum end_reason reason, const char *text)
 {
-    h1_send_error(&d->h1, status, str_of(text));
+    const struct listener_runtime *listener = d->listener->current;
+    const char *server = listener != NULL ? listener->conf->limits.server_name : NULL;
+    struct headers fields;
+    struct arena arena;
+
+    arena_init(&arena, d->worker->pool, 4096);
+    headers_init(&fields, &arena, 4096, 4);
+    headers_add_borrowed(&fields, STR("date"), worker_date(d->worker), HDR_DATE);
+    headers_add_borrowed(&fields, STR("server"), str_of(server != NULL ? server : "weir"), HDR_SERVER);
+    if (reason == END_OVERLOAD)
+        headers_add_borrowed(&fields, STR("retry-after"), STR("1"), HDR_OTHER);
+    if (listener != NULL && listener->conf->limits.debug_headers)
+        headers_add_borrowed(&fields, STR("x-weir-end-reason"), str_of(end_reason_details(reason)), HDR_OTHER);
+    h1_send_error_with(&d->h1, status, &fields, str_of(text));
+    arena_fini(&arena);
+}
+
+static struct arena *refuse(struct down *d, enum end_reason reason, const char *text)
+{
+    send_error(d, end_reason_status(reason), reason, text);
     start_closing(d);
     return NULL;
 }
@@ -375,12 +395,12 @@ static struct arena *on_begin(struct h1 *h)
     list_remove(&d->idle);
     d->requests++;
     if (listener == NULL)
-        return refuse(d, 404, "no listener\n");
+        return refuse(d, END_ROUTE_NOT_FOUND, "no listener\n");
     take_limits(d, &listener->conf->limits);
     struct stream *s = stream_new(d->worker, d, listener);
     if (s == NULL) {
         metrics_add(d->worker->stats.shed, 1);
-        return refuse(d, 503, end_reason_body(END_OVERLOAD));
+        return refuse(d, END_OVERLOAD, end_reason_body(END_OVERLOAD));
     }
     d->stream = s;
     s->down_leg = &h->leg;
@@ -395,14 +415,14 @@ static void on_bad_request(struct h1 *h, enum leg_error error, const char *why)
 
     (void)why;
     if (h->leg.stream != NULL) {
-        stream_bad_head(h->leg.stream, error, h->bad_status);
+        stream_bad_request(h->leg.stream, error, h->bad_status);
         return;
     }
-    if (h->bad_status >= 500) /* it was our response that could not be written */
-        h1_send_error(h, end_reason_status(END_GUEST_BAD_HEAD), str_of(end_reason_body(END_GUEST_BAD_HEAD)));
-    else
-        h1_send_error(h, h->bad_status,
-                      str_of(end_reason_body(h->bad_status == 413 ? END_BODY_TOO_LARGE : END_BAD_REQUEST)));
+    /* From 500 on it was our response that could not be written. */
+    enum end_reason reason = h->bad_status >= 500   ? END_GUEST_BAD_HEAD
+                             : h->bad_status == 413 ? END_BODY_TOO_LARGE
+                                                    : END_BAD_REQUEST;
+    send_error(d, h->bad_status >= 500 ? end_reason_status(reason) : h->bad_status, reason, end_reason_body(reason));
     start_closing(d);
 }
 
@@ -455,12 +475,8 @@ static const struct h1_ops h1_ops = {.on_begin = on_begin,
 
 static void send_busy(struct down *d)
 {
-    static const char text[] = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n"
-                               "connection: close\r\n\r\n";
-
-    buf_append(&d->conn.out, str_span(text, sizeof text - 1));
     metrics_add(d->worker->stats.shed, 1);
-    start_closing(d);
+    (void)refuse(d, END_OVERLOAD, "too many connections\n");
 }
 
 void down_accept(struct worker_listener *wl, int fd, const struct addr *peer)

@@ -43,8 +43,8 @@ void down_cut_all(struct worker *w);
 
 /* ---- what down.c asks of streams (stream.c) ---- */
 struct stream;
-/* The codec refused the head: answer through the leg. */
-void stream_bad_head(struct stream *s, enum leg_error error, unsigned status);
+/* The codec refused the request: answer through the leg. */
+void stream_bad_request(struct stream *s, enum leg_error error, unsigned status);
 /* When the stream's next deadline is (loop ms; UINT64_MAX: none). */
 uint64_t stream_deadline(const struct stream *s, enum end_reason *why);
 /* Acts on a deadline that has passed. */

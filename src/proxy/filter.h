@@ -20,6 +20,8 @@
 struct stream;
 struct filter;
 
+enum direction { DIR_REQUEST, DIR_RESPONSE };
+
 enum filter_result {
     FILTER_CONTINUE,
     FILTER_STOP,     /* headers: hold them, the body still comes to this filter; trailers: hold */
@@ -27,13 +29,13 @@ enum filter_result {
                         buffer limit */
     FILTER_STOP_ALL_BUFFER, /* as above, but a body over the limit is 413 / 500 */
     FILTER_BUFFER,    /* body: hold everything so far; the next callback sees all of it; over the limit 413 / 500 */
-    FILTER_WATERMARK, /* body: hold; back-pressure at the limit instead of an error */
+    FILTER_WATERMARK, /* body: hold; the next callback sees its own bytes; back-pressure instead of an error */
     FILTER_NO_BUFFER, /* body: these bytes are the filter's; they go no further */
     FILTER_ENDED,     /* the filter (or its failure) has replied to or ended the stream: stop, look at nothing */
 };
 
-/* NULL functions are skipped in that phase. `data` of a body callback holds what the filter may see and edit: all held
- * bytes plus the new ones. */
+/* NULL functions are skipped in that phase. `data` of a body callback holds what the filter may see and edit: the new
+ * bytes, behind all held ones after FILTER_BUFFER. */
 struct filter_ops {
     enum filter_result (*request_headers)(struct filter *f, struct headers *headers, bool end);
     enum filter_result (*request_body)(struct filter *f, struct buf *data, bool end);
@@ -44,6 +46,11 @@ struct filter_ops {
     /* The stream is complete (both directions ended, or it was cut): log and let go. Everything of the stream is still
      * readable, nothing may be edited. Called once for every filter of the chain, request order. */
     void (*ended)(struct filter *f);
+    /* A body callback changed the number of bytes, or made trailers, behind a head whose content-length is out already:
+     * the stream cannot end well. NULL: nobody wants to know. */
+    void (*broke_length)(struct filter *f, enum direction dir);
+    /* It has done so before: heads wait for it, or go without a length. */
+    bool breaks_length[2];
 };
 
 enum filter_state {
@@ -57,11 +64,10 @@ enum filter_state {
     FILTER_FINISHED, /* the end of the message went past it */
     FILTER_BYPASSED, /* takes no part in this direction (any more) */
 };
-enum direction { DIR_REQUEST, DIR_RESPONSE };
-
 struct filter_side {
     enum filter_state state;
     bool over_is_error; /* what holds: *_BUFFER rather than watermark */
+    bool shows_held;    /* the last body callback answered FILTER_BUFFER: the next one sees what is held */
     bool end_held;      /* the end of the body is among what is held */
     bool resume;        /* filter_continue was called; the stream's own */
     struct buf *held;   /* NULL until needed; arena memory */

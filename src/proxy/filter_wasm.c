@@ -5,6 +5,7 @@
  * fail strategy decides, and a FAIL_CLOSE stream must never pass unfiltered while a FAIL_OPEN one must never lose what
  * is held. The context is made with the first callback, so that a stream that never comes here costs the guest nothing.
  */
+#include "base/log.h"
 #include "proxy/plugin_slot_priv.h"
 
 /* ---- leaving ---- */
@@ -169,9 +170,26 @@ static enum filter_result on_response_trailers(struct filter *f, struct headers 
     return leave(fw, ctx_response_trailers(fw->ctx, trailers->count));
 }
 
+/* Once for each worker and generation: from the next stream on its heads go out without a length. */
+static void on_broke_length(struct filter *f, enum direction dir)
+{
+    struct plugin_slot *slot = ((struct filter_wasm *)f->self)->slot;
+
+    if (slot == NULL || slot->ops.breaks_length[dir])
+        return;
+    slot->ops.breaks_length[dir] = true;
+    log_line(LOG_WARN,
+             "wasm %s: changed the length of a %s body whose content-length was sent: the stream breaks; a filter that "
+             "does so must remove content-length in its headers callback",
+             slot->plugin->name, dir == DIR_REQUEST ? "request" : "response");
+}
+
 void filter_wasm_ops(struct filter_ops *ops, const bool has[CB_COUNT])
 {
+    const bool breaks[2] = {ops->breaks_length[DIR_REQUEST], ops->breaks_length[DIR_RESPONSE]};
+
     *ops = (struct filter_ops){
+        .breaks_length = {breaks[DIR_REQUEST], breaks[DIR_RESPONSE]},
         .request_headers = has[CB_REQUEST_HEADERS] ? on_request_headers : NULL,
         .request_body = has[CB_REQUEST_BODY] ? on_request_body : NULL,
         .request_trailers = has[CB_REQUEST_TRAILERS] ? on_request_trailers : NULL,
@@ -179,6 +197,7 @@ void filter_wasm_ops(struct filter_ops *ops, const bool has[CB_COUNT])
         .response_body = has[CB_RESPONSE_BODY] ? on_response_body : NULL,
         .response_trailers = has[CB_RESPONSE_TRAILERS] ? on_response_trailers : NULL,
         .ended = on_ended,
+        .broke_length = on_broke_length,
     };
 }
 

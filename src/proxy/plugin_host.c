@@ -160,6 +160,7 @@ static void on_call_done(void *arg, struct call *call, struct headers *headers, 
 {
     struct slot_call *c = arg;
     struct plugin_vm *vm = c->vm->vm;
+    struct plugin_slot *slot = c->vm->slot;
     bool dead = c->vm->dead;
     uint32_t id = c->id;
 
@@ -167,6 +168,7 @@ static void on_call_done(void *arg, struct call *call, struct headers *headers, 
     slot_call_free(c);
     if (!dead)
         plugin_vm_call_done(vm, id, headers, body, trailers, error);
+    plugin_slot_call_ended(slot);
 }
 
 static enum abi_status host_http_call(void *host, const struct http_call *spec, void **handle)

@@ -17,6 +17,7 @@ enum {
     SLOT_BACKOFF_MAX_MS = 60 * 1000,
     SLOT_PROBE_MS = 1000, /* a probe that lives so long went well, though its stream may last a day */
     SLOT_SECOND_MS = 1000,
+    SLOT_LINGER_MS = 60 * 1000, /* for answers to callouts; they have limits of their own */
 };
 
 /* ---- finding and making ---- */
@@ -72,9 +73,13 @@ void plugin_slot_unref(struct plugin_slot *slot)
         loop_defer(&slot->worker->loop, &slot->task); /* a guest call may be on the stack */
 }
 
-enum slot_state plugin_slot_state(const struct plugin_slot *slot) { return slot->state; }
+void plugin_slot_call_ended(struct plugin_slot *slot)
+{
+    if (slot->refs == 0 && !slot->ended)
+        loop_defer(&slot->worker->loop, &slot->task);
+}
 
-bool plugin_slot_has(const struct plugin_slot *slot, enum plugin_callback cb) { return slot->has[cb]; }
+enum slot_state plugin_slot_state(const struct plugin_slot *slot) { return slot->state; }
 
 /* ---- mail to control ---- */
 
@@ -220,11 +225,22 @@ static void slot_end(struct plugin_slot *slot)
     loop_timer_close(&slot->second, slot_closed);
 }
 
+/* Nobody needs it but callouts of the root context: a generation that is replaced gets its answers still. */
+static bool slot_lingers(const struct plugin_slot *slot)
+{
+    const struct slot_vm *sv = slot->current;
+
+    return sv != NULL && !sv->dead && !list_is_empty(&sv->calls) &&
+           loop_now(&slot->worker->loop) - slot->retired_ms < SLOT_LINGER_MS;
+}
+
 static void slot_task(struct loop_task *task)
 {
     struct plugin_slot *slot = CONTAINER_OF(task, struct plugin_slot, task);
 
     if (slot->refs == 0) {
+        if (slot_lingers(slot))
+            return;
         struct worker *w = slot->worker;
         uint64_t generation = slot->plugin->generation;
         slot_end(slot);
@@ -253,6 +269,7 @@ static void slot_second(struct loop_timer *timer)
     uint64_t now = loop_now(&slot->worker->loop);
 
     loop_timer_start(timer, SLOT_SECOND_MS);
+    plugin_slot_call_ended(slot);
     if (slot->current != NULL)
         plugin_stats_fold(slot->current);
     LIST_EACH (node, &slot->old)
@@ -316,6 +333,7 @@ void plugin_slot_retire(struct worker *w, uint64_t generation)
     if (slot->retired)
         return;
     slot->retired = true;
+    slot->retired_ms = loop_now(&w->loop);
     if (slot->current != NULL) {
         slot->current->tick_ms = 0;
         loop_timer_stop(&slot->current->tick);

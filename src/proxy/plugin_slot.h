@@ -23,8 +23,6 @@ enum slot_state { SLOT_WAITING, SLOT_LIVE, SLOT_DEAD, SLOT_QUARANTINED, SLOT_PRO
 struct plugin_slot *plugin_slot_get(struct worker *w, struct plugin *plugin);
 void plugin_slot_unref(struct plugin_slot *slot);
 enum slot_state plugin_slot_state(const struct plugin_slot *slot);
-/* Which callbacks does it have (for leaving it out of phases)? True for all while there was no VM yet. */
-bool plugin_slot_has(const struct plugin_slot *slot, enum plugin_callback cb);
 
 /* Worker mail. A VM takes the place of one that lives (a swap of compile tiers); one for a retired generation is freed.
  * The sender posts no VM of a generation for which MAIL_VM_FREED has come. */

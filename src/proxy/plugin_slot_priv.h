@@ -54,6 +54,7 @@ struct plugin_slot {
     struct filter_ops ops; /* of a stream that may enter the guest: what the guest exports */
     struct slot_vm *current;
     struct list old;
+    uint64_t retired_ms;
     uint64_t failures[2]; /* loop time of the last two, newest first; 0: none */
     unsigned backoff_step;
     uint64_t quarantined_until, probe_since;
@@ -86,6 +87,8 @@ struct slot_vm *slot_enter(struct plugin_slot *slot, struct filter_wasm *fw, enu
 bool slot_is_usable(const struct plugin_slot *slot, enum end_reason *why);
 /* fw has no context in its VM any more. */
 void slot_leave(struct filter_wasm *fw);
+/* A callout of a VM has ended; a retired slot may have waited for that. */
+void plugin_slot_call_ended(struct plugin_slot *slot);
 void slot_vm_failed(struct slot_vm *sv, const char *callback, const char *reason);
 
 /* ---- plugin_host.c ---- */

@@ -204,26 +204,34 @@ static enum abi_status request_size(struct view *v)
 static enum abi_status request_total_size(struct view *v)
 {
     const struct message *m = head_of(v, DIR_REQUEST);
-    return give_u64(v, v->s->side[DIR_REQUEST].body_bytes + (m != NULL ? m->head_bytes : 0));
+    return give_u64(v, v->s->side[DIR_REQUEST].body_bytes + (m != NULL ? m->headers.bytes : 0));
 }
 
 /* ---- response ---- */
 
-static enum abi_status response_code(struct view *v)
+static bool response_status(const struct view *v, uint64_t *code)
 {
     const struct message *m = head_of(v, DIR_RESPONSE);
-    uint64_t code = v->s->status;
 
-    if (code == 0 && m != NULL && !str_to_u64(headers_value(&m->headers, HDR_STATUS), 999, &code))
-        code = m->status;
-    return code != 0 ? give_u64(v, code) : ABI_NOT_FOUND;
+    *code = v->s->status;
+    if (*code == 0 && m != NULL && !str_to_u64(headers_value(&m->headers, HDR_STATUS), 999, code))
+        *code = m->status;
+    return *code != 0;
+}
+
+static enum abi_status response_code(struct view *v)
+{
+    uint64_t code;
+    return response_status(v, &code) ? give_u64(v, code) : ABI_NOT_FOUND;
 }
 
 static enum abi_status response_code_details(struct view *v)
 {
     if (v->s->details.n != 0)
         return give_str(v, v->s->details);
-    return v->s->reason != END_NONE ? give_str(v, str_of(end_reason_details(v->s->reason))) : ABI_NOT_FOUND;
+    if (v->s->reason != END_NONE)
+        return give_str(v, str_of(end_reason_details(v->s->reason)));
+    return head_of(v, DIR_RESPONSE) != NULL ? give_str(v, str_of(end_reason_details(END_VIA_UPSTREAM))) : ABI_NOT_FOUND;
 }
 
 /* Bits of Envoy's StreamInfo::CoreResponseFlag. */
@@ -241,6 +249,22 @@ static uint64_t flag_bits(const char *flag)
 
 static enum abi_status response_flags(struct view *v) { return give_u64(v, flag_bits(end_reason_flag(v->s->reason))); }
 
+/* gRPC's mapping for answers that are not of gRPC. */
+static uint64_t grpc_status_of(uint64_t http)
+{
+    switch (http) {
+    case 400: return 13;
+    case 401: return 16;
+    case 403: return 7;
+    case 404: return 12;
+    case 429:
+    case 502:
+    case 503:
+    case 504: return 14;
+    default: return 2;
+    }
+}
+
 static enum abi_status response_grpc_status(struct view *v)
 {
     const struct message *m = head_of(v, DIR_RESPONSE);
@@ -250,31 +274,37 @@ static enum abi_status response_grpc_status(struct view *v)
 
     if (text.n == 0 && m != NULL)
         text = headers_value(&m->headers, HDR_GRPC_STATUS);
-    return str_to_u64(text, INT32_MAX, &code) ? give_u64(v, code) : ABI_NOT_FOUND;
+    if (str_to_u64(text, INT32_MAX, &code))
+        return give_u64(v, code);
+    return response_status(v, &code) ? give_u64(v, grpc_status_of(code)) : ABI_NOT_FOUND;
+}
+
+/* An empty map where there is none yet, as in Envoy. */
+static enum abi_status give_response_map(struct view *v, const struct headers *h)
+{
+    if (h != NULL)
+        return give_map(v, h);
+    if (v->path->count != 2)
+        return ABI_NOT_FOUND;
+    add_u32(v->out, 0);
+    return ABI_OK;
 }
 
 static enum abi_status response_headers(struct view *v)
 {
     const struct message *m = head_of(v, DIR_RESPONSE);
-    return give_map(v, m != NULL ? &m->headers : NULL);
+    return give_response_map(v, m != NULL ? &m->headers : NULL);
 }
 
 static enum abi_status response_headers_bytes(struct view *v)
 {
     const struct message *m = head_of(v, DIR_RESPONSE);
-    return m != NULL ? give_u64(v, m->headers.bytes) : ABI_NOT_FOUND;
+    return give_u64(v, m != NULL ? m->headers.bytes : 0);
 }
 
-/* An empty map when there are none, as in Envoy. */
 static enum abi_status response_trailers(struct view *v)
 {
-    const struct headers *trailers = v->s->side[DIR_RESPONSE].trailers;
-    if (trailers != NULL)
-        return give_map(v, trailers);
-    if (v->path->count != 2)
-        return ABI_NOT_FOUND;
-    add_u32(v->out, 0);
-    return ABI_OK;
+    return give_response_map(v, v->s->side[DIR_RESPONSE].trailers);
 }
 
 static enum abi_status response_size(struct view *v) { return give_u64(v, v->s->side[DIR_RESPONSE].body_bytes_out); }
@@ -340,6 +370,9 @@ static enum abi_status upstream_num_endpoints(struct view *v)
 {
     return v->s->cluster != NULL ? give_u64(v, v->s->cluster->count) : ABI_NOT_FOUND;
 }
+
+/* Empty, as for an endpoint of no locality that did not fail in Envoy. */
+static enum abi_status upstream_empty(struct view *v) { return v->s->endpoint != NULL ? ABI_OK : ABI_NOT_FOUND; }
 
 /* ---- node: who this gateway is, as Istio tells its proxies ---- */
 
@@ -540,28 +573,38 @@ static enum abi_status xds_cluster_name(struct view *v)
     return name != NULL ? give_str(v, str_of(name)) : ABI_NOT_FOUND;
 }
 
-/* Metadata messages are there, and empty: they serialise to nothing, and have no members. */
-static enum abi_status give_empty_message(const struct view *v, size_t segments)
+/* Metadata messages are there, and empty: they serialise to nothing, and so do the two maps in them. */
+static enum abi_status give_metadata_message(struct view *v, size_t segments)
 {
-    return v->path->count == segments ? ABI_OK : ABI_NOT_FOUND;
+    if (v->path->count == segments)
+        return ABI_OK;
+    struct str member = v->path->seg[segments];
+    if (v->path->count != segments + 1 ||
+        (!str_is(member, "filter_metadata") && !str_is(member, "typed_filter_metadata")))
+        return ABI_NOT_FOUND;
+    add_u32(v->out, 0);
+    return ABI_OK;
 }
 
 static enum abi_status xds_cluster_metadata(struct view *v)
 {
-    return cluster_name_of(v) != NULL ? give_empty_message(v, 2) : ABI_NOT_FOUND;
+    return cluster_name_of(v) != NULL ? give_metadata_message(v, 2) : ABI_NOT_FOUND;
 }
 
 static enum abi_status xds_route_metadata(struct view *v)
 {
-    return v->s != NULL && route_of(v) != NULL ? give_empty_message(v, 2) : ABI_NOT_FOUND;
+    return v->s != NULL && route_of(v) != NULL ? give_metadata_message(v, 2) : ABI_NOT_FOUND;
 }
 
 static enum abi_status xds_host_metadata(struct view *v)
 {
-    return v->s != NULL && v->s->endpoint != NULL ? give_empty_message(v, 2) : ABI_NOT_FOUND;
+    return v->s != NULL && v->s->endpoint != NULL ? give_metadata_message(v, 2) : ABI_NOT_FOUND;
 }
 
-static enum abi_status xds_listener_metadata(struct view *v) { return give_empty_message(v, 2); }
+/* Gateway API's listeners have one chain, without a name. */
+static enum abi_status xds_filter_chain_name(struct view *v) { return v->s != NULL ? ABI_OK : ABI_NOT_FOUND; }
+
+static enum abi_status xds_listener_metadata(struct view *v) { return give_metadata_message(v, 2); }
 
 /* TrafficDirection OUTBOUND: what Istio's gateways say of themselves. */
 static enum abi_status xds_listener_direction(struct view *v) { return give_u64(v, 2); }
@@ -613,6 +656,8 @@ static const struct leaf upstream_leaves[] = {
     {"address", upstream_address},
     {"port", upstream_port},
     {"local_address", upstream_local_address},
+    {"locality", upstream_empty},
+    {"transport_failure_reason", upstream_empty},
     {"request_attempt_count", upstream_attempts},
     {"num_endpoints", upstream_num_endpoints},
     {NULL, NULL},
@@ -623,6 +668,8 @@ static const struct leaf xds_leaves[] = {
     {"cluster_metadata", xds_cluster_metadata},
     {"route_name", xds_route_name},
     {"route_metadata", xds_route_metadata},
+    {"virtual_host_metadata", xds_route_metadata},
+    {"filter_chain_name", xds_filter_chain_name},
     {"upstream_host_metadata", xds_host_metadata},
     {"listener_metadata", xds_listener_metadata},
     {"listener_direction", xds_listener_direction},
@@ -687,7 +734,7 @@ static enum abi_status filter_state_get(struct view *v)
     struct str key = v->path->count == 2 ? v->path->seg[1] : STR_NONE;
     bool found = false;
 
-    if (v->s != NULL && v->path->count == 1) /* the whole tree has no form */
+    if (v->s != NULL && v->path->count == 1 && str_is(v->path->seg[0], "filter_state")) /* the whole tree has no form */
         return ABI_SERIALIZATION_FAILURE;
 
     if (str_starts(key, STR("wasm.")))
@@ -707,7 +754,7 @@ static enum abi_status bare_get(struct view *v)
     if (str_is(seg[0], "filter_state") || str_is(seg[0], "upstream_filter_state"))
         return filter_state_get(v);
     if (str_is(seg[0], "metadata"))
-        return v->s != NULL ? give_empty_message(v, 1) : ABI_NOT_FOUND;
+        return v->s != NULL ? give_metadata_message(v, 1) : ABI_NOT_FOUND;
     if (v->path->count != 1)
         return ABI_NOT_FOUND;
     if (str_is(seg[0], "connection_id"))

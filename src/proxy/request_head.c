@@ -148,12 +148,24 @@ static bool identify(struct stream *s, struct headers *h)
     return headers_set_id(h, HDR_X_REQUEST_ID, s->request_id) == HEADERS_OK;
 }
 
+/* ---- the host ---- */
+
+/* HTTP/1.0 may come without Host: then it is for the address it came to (RFC 9112 3.3), for everybody who looks. */
+static bool name_host(struct stream *s, struct headers *h)
+{
+    char text[ADDR_TEXT_MAX];
+
+    if (headers_get_id(h, HDR_AUTHORITY) != NULL)
+        return true;
+    return headers_set_id(h, HDR_AUTHORITY, str_span(text, addr_format(&s->local, true, text))) == HEADERS_OK;
+}
+
 /* ---- all of it ---- */
 
 static bool edit(struct stream *s, struct headers *h)
 {
     headers_remove_id(h, HDR_EXPECT); /* the go-ahead is given by us */
-    if (!forwarded(s, h) || !identify(s, h))
+    if (!name_host(s, h) || !forwarded(s, h) || !identify(s, h))
         return false;
     return !stream_limits(s)->via || append(s, h, HDR_VIA, ", ", STR("1.1 weir"));
 }

@@ -176,6 +176,12 @@ void route_table_add(struct route_table *t, struct resource *resource, const cha
     }
 }
 
+void route_table_claim(struct route_table *t, const char *hostname)
+{
+    ASSERT(!t->finished);
+    (void)host_get(t, hostname);
+}
+
 /* ---- finishing ---- */
 
 static int order_sizes(size_t more, size_t less) { return (more < less) - (more > less); }

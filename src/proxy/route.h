@@ -43,6 +43,8 @@ struct route_table *route_table_new(void);
  * clusters: for each rule, for each backend, the key or NULL and the reason; copied. */
 void route_table_add(struct route_table *t, struct resource *resource, const char *const *hostnames,
                      size_t hostname_count, const struct route_backend *const *backends_of_rule);
+/* This hostname ("" = any) has rules of its own, be they none: no less specific one serves its requests. */
+void route_table_claim(struct route_table *t, const char *hostname);
 /* Sorts and compiles; after it the table is immutable and thread-safe to read. */
 void route_table_finish(struct route_table *t);
 void route_table_free(struct route_table *t);

@@ -54,6 +54,7 @@ struct worker {
     struct list ups;        /* struct up: every connection to an endpoint */
     uint32_t conn_count, stream_count, up_count;
     int64_t told_conns, told_streams, told_ups; /* what the gauges have been told */
+    bool was_near_budget;                       /* at the last tick */
     struct loop_timer tick;                     /* once a second: gauges */
     bool draining, stopping;
     uint64_t random_state[2]; /* fast, not for secrets */

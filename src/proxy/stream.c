@@ -98,6 +98,20 @@ void stream_kick(struct stream *s)
 
 static void stream_finish(struct stream *s);
 
+/* Near the memory budget a stream gets no more than streams need to get on; over it, nothing to add to what it holds.
+ * Streams that began while there was memory would else grow far beyond it. */
+static uint64_t buffer_limit(const struct stream *s)
+{
+    uint64_t limit = stream_limits(s)->buffer_bytes;
+
+    switch (budget_level()) {
+    case BUDGET_FINE: return limit;
+    case BUDGET_NEAR: return limit < BUFFER_BYTES_NEAR ? limit : BUFFER_BYTES_NEAR;
+    case BUDGET_OVER: break;
+    }
+    return 2; /* half of it is where reading goes on: at nothing */
+}
+
 /* Reading of the source follows what is held for the sink. */
 static void settle_reading(struct stream *s, enum direction dir)
 {
@@ -107,7 +121,7 @@ static void settle_reading(struct stream *s, enum direction dir)
 
     if (source == NULL || fl->end_in)
         return;
-    uint64_t limit = stream_limits(s)->buffer_bytes;
+    uint64_t limit = buffer_limit(s);
     size_t held = fl->out.n + (s->filter_count > 0 ? chain_held(s, dir) : 0);
     bool sink_full = fl->head_sent && sink != NULL && sink->codec->is_full(sink);
     bool off = !fl->discard && (sink_full || held >= (fl->read_off ? limit / 2 : limit));
@@ -197,6 +211,12 @@ void stream_end(struct stream *s, enum end_reason reason)
     s->priv->reply_wanted = false;
     if (s->reason == END_NONE || reason != END_VIA_UPSTREAM)
         s->reason = reason;
+}
+
+void stream_budget_eased(struct stream *s)
+{
+    if (s->priv->flow[DIR_REQUEST].read_off || s->priv->flow[DIR_RESPONSE].read_off)
+        stream_kick(s);
 }
 
 void stream_abort(struct stream *s, enum end_reason reason)
@@ -300,8 +320,11 @@ static void on_finish(struct loop_task *task)
     buf_fini(&p->flow[DIR_REQUEST].out);
     buf_fini(&p->flow[DIR_RESPONSE].out);
     buf_fini(&p->reply_body);
+    request_forget_body(s);
     if (s->endpoint != NULL)
         endpoint_unref(s->endpoint);
+    if (s->cluster != NULL)
+        cluster_unref(s->cluster);
     runtime_unref(s->runtime);
     struct arena arena = s->arena;
     arena_fini(&arena);
@@ -323,11 +346,20 @@ static bool may_resize(const struct stream *s, enum direction dir)
     return false;
 }
 
-/* The length that the peer declared still holds when nobody has changed, or may yet change, the body. What a guest
- * wrote into content-length never counts; that it removed the header does. */
+/* Filters in Rust and Go export every callback: that one may change the body says nothing. */
+static bool is_known_to_resize(const struct stream *s, enum direction dir)
+{
+    for (size_t i = 0; i < s->filter_count; i++)
+        if (s->filters[i].ops->breaks_length[dir])
+            return true;
+    return false;
+}
+
+/* The length that the peer declared still holds when nobody has changed the body; who means to change it later has to
+ * remove the header, as in Envoy. What a guest wrote into content-length never counts. */
 static bool keeps_length(const struct stream *s, enum direction dir)
 {
-    return !s->priv->flow[dir].resized && !may_resize(s, dir) &&
+    return !s->priv->flow[dir].resized && !is_known_to_resize(s, dir) &&
            headers_count_id(&s->side[dir].msg->headers, HDR_CONTENT_LENGTH) == 1;
 }
 
@@ -374,7 +406,8 @@ bool flow_send(struct stream *s, enum direction dir, struct leg *leg)
     bool end = fl->out_end && !fl->has_trailers;
     if (fl->out.n > 0 || end) {
         side->body_bytes_out += fl->out.n;
-        s->priv->sent_body = s->priv->sent_body || dir == DIR_REQUEST;
+        if (dir == DIR_REQUEST)
+            request_keep_body(s, &fl->out);
         leg->codec->send_body(leg, &fl->out, end);
     }
     if (fl->out_trailers) {
@@ -513,7 +546,7 @@ static enum end_reason reason_of_status(enum leg_error error, unsigned status)
     }
 }
 
-void stream_bad_head(struct stream *s, enum leg_error error, unsigned status)
+void stream_bad_request(struct stream *s, enum leg_error error, unsigned status)
 {
     reply_reason(s, reason_of_status(error, status));
     stream_drive(s);
@@ -539,6 +572,7 @@ static void up_on_head(void *stream, struct message *msg, bool end)
 
     stream_touch(s);
     p->running = true;
+    request_forget_body(s);
     s->up_head_ns = worker_mono_ns();
     s->side[DIR_RESPONSE].msg = msg;
     p->flow[DIR_RESPONSE].head_end = end;

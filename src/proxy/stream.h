@@ -83,6 +83,8 @@ struct stream *stream_new(struct worker *w, struct down *down, struct listener_r
 const struct route *stream_route(struct stream *s);
 /* The stream has ended for this reason without an answer being possible (client gone, cut). */
 void stream_abort(struct stream *s, enum end_reason reason);
+/* There is memory again: a source that was stopped may go on. */
+void stream_budget_eased(struct stream *s);
 /* A property a filter set: value or STR_NONE with *found false. Setting replaces; bounded by the arena (false: full).
  */
 struct str stream_property_get(const struct stream *s, struct str key, bool *found);

@@ -22,6 +22,9 @@ enum step { STEP_NEXT, STEP_WAIT, STEP_END };
 enum request_step { REQUEST_HEADERS, REQUEST_ROUTE, REQUEST_CONNECT, REQUEST_SEND, REQUEST_BODY, REQUEST_DONE };
 enum response_step { RESPONSE_WAIT, RESPONSE_HEADERS, RESPONSE_SEND, RESPONSE_BODY, RESPONSE_DONE };
 
+/* What one direction of a stream may hold near the memory budget, instead of limits.buffer_bytes. */
+enum { BUFFER_BYTES_NEAR = 64 * 1024 };
+
 struct flow {
     /* source */
     bool head_end; /* the message ends with its head */
@@ -61,13 +64,14 @@ struct stream_private {
     bool continued;    /* 100 was sent */
     bool connecting;   /* up_request waits in the pool */
     bool up_reused;
-    bool sent_body; /* body bytes went to the endpoint: no retry any more */
+    bool sent_body;       /* body bytes went to the endpoint and are not held: no retry any more */
     bool counted;   /* endpoint->active */
     unsigned connect_tries;
     uint32_t reply_from; /* filters up to this one see the reply */
     struct reply reply;
     struct buf reply_body;
     struct up_request up_request;
+    struct buf *resend;     /* body bytes that went to the endpoint, while they may have to go again; arena memory */
     struct endpoint *avoid; /* the one that just failed; no reference, only compared */
     const struct route_backend *backend;
     struct loop_task kick, finish;
@@ -126,6 +130,10 @@ void request_head(struct stream *s);
 /* ---- step tables ---- */
 void request_run(struct stream *s);
 void response_run(struct stream *s);
+/* data is about to go to the endpoint: keeps it for as long as the request may be sent again. */
+void request_keep_body(struct stream *s, const struct buf *data);
+/* It will not be sent again. */
+void request_forget_body(struct stream *s);
 /* The up leg or the attempt to get one failed. */
 void request_failed(struct stream *s, enum end_reason reason, bool may_retry);
 /* Route's edits of the response head, before the filters see it. */

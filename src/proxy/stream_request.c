@@ -2,13 +2,14 @@
  *
  * The step table of a request: through the chain, to a route, to an endpoint, head and body out. What makes it hard is
  * failing well: an endpoint that refuses is no reason to fail while another is there, and a connection that had died in
- * the pool is no reason to fail a request that may be sent again. It must never send a body twice.
+ * the pool is no reason to fail a request that may be sent again. It must never send a request twice that may have
+ * acted.
  */
 #include "base/log.h"
 #include "http/h1_parse.h"
 #include "proxy/stream_private.h"
 
-enum { CONNECT_TRIES = 3 };
+enum { CONNECT_TRIES = 3, RESEND_BYTES = 64 * 1024 };
 
 /* ---- HEADERS ---- */
 
@@ -55,6 +56,15 @@ static void redirect(struct stream *s, const struct route_filter *f)
     strbuf_free(&location);
 }
 
+static enum headers_result rewrite(struct stream *s, const struct route_filter *f, struct headers *h)
+{
+    enum headers_result r = HEADERS_OK;
+
+    if (f->to.hostname != NULL && stream_limits(s)->x_forwarded_host)
+        r = headers_add(h, STR("x-forwarded-host"), headers_value(h, HDR_AUTHORITY));
+    return r == HEADERS_OK ? route_rewrite(f, s->route.match, h) : r;
+}
+
 /* False: the request goes no further. */
 static bool apply_filters(struct stream *s, const struct route_filter *filters, size_t count)
 {
@@ -64,7 +74,7 @@ static bool apply_filters(struct stream *s, const struct route_filter *filters, 
     for (size_t i = 0; i < count && r == HEADERS_OK; i++) {
         switch (filters[i].type) {
         case FILTER_REQUEST_HEADERS: r = route_modify_headers(&filters[i].headers, h); break;
-        case FILTER_REWRITE: r = route_rewrite(&filters[i], s->route.match, h); break;
+        case FILTER_REWRITE: r = rewrite(s, &filters[i], h); break;
         case FILTER_REDIRECT: redirect(s, &filters[i]); return false;
         case FILTER_RESPONSE_HEADERS: break; /* on the way back */
         case FILTER_EXTENSION: reply_reason(s, END_INTERNAL); return false;
@@ -95,6 +105,7 @@ static bool choose_cluster(struct stream *s, const struct route *route)
     }
     s->priv->backend = b;
     s->cluster = cluster_get(&s->worker->clusters, str_of(b->cluster));
+    cluster_ref(s->cluster);
     return b->filter_count == 0 || apply_filters(s, b->filters, b->filter_count);
 }
 
@@ -263,6 +274,47 @@ static enum step request_body(struct stream *s)
 
 /* ---- failing ---- */
 
+void request_keep_body(struct stream *s, const struct buf *data)
+{
+    struct stream_private *p = s->priv;
+    size_t held = p->resend != NULL ? p->resend->n : 0;
+
+    if (p->sent_body || data->n == 0)
+        return;
+    if (!p->up_reused || s->attempts != 1 || held + data->n > RESEND_BYTES || !is_idempotent(s) ||
+        s->side[DIR_RESPONSE].msg != NULL) {
+        p->sent_body = true;
+        request_forget_body(s);
+        return;
+    }
+    if (p->resend == NULL) {
+        p->resend = arena_alloc(&s->arena, sizeof *p->resend);
+        buf_init(p->resend, s->arena.pool);
+    }
+    buf_share(p->resend, data);
+}
+
+void request_forget_body(struct stream *s)
+{
+    if (s->priv->resend == NULL)
+        return;
+    buf_fini(s->priv->resend);
+    s->priv->resend = NULL;
+    s->priv->sent_body = true;
+}
+
+/* What went to the endpoint waits in front of what has not. */
+static void take_back_body(struct stream *s)
+{
+    struct stream_private *p = s->priv;
+
+    s->side[DIR_REQUEST].ended = false;
+    if (p->resend == NULL)
+        return;
+    s->side[DIR_REQUEST].body_bytes_out -= p->resend->n;
+    buf_prepend(&p->flow[DIR_REQUEST].out, p->resend);
+}
+
 void request_failed(struct stream *s, enum end_reason reason, bool may_retry)
 {
     struct stream_private *p = s->priv;
@@ -272,7 +324,7 @@ void request_failed(struct stream *s, enum end_reason reason, bool may_retry)
         return;
     }
     metrics_add(s->worker->stats.up_retries, 1);
-    s->side[DIR_REQUEST].ended = false;
+    take_back_body(s);
     p->flow[DIR_REQUEST].head_sent = false;
     p->up_start_ms = 0;
     p->request = REQUEST_CONNECT;

@@ -155,7 +155,12 @@ static void on_snapshot(struct worker *w, struct mail_snapshot *m)
 
 static void on_endpoints(struct worker *w, struct mail_endpoints *m)
 {
-    cluster_update(cluster_get(&w->clusters, str_of(m->key)), m->list, m->count);
+    struct cluster *c = cluster_get(&w->clusters, str_of(m->key));
+
+    if (m->gone)
+        cluster_gone(c);
+    else
+        cluster_update(c, m->list, m->count);
     mem_free(m->key);
     mem_free(m->list);
 }
@@ -247,16 +252,27 @@ static void tell_gauges(struct worker *w)
     w->told_ups = ups;
 }
 
+static void mind_budget(struct worker *w)
+{
+    bool was_near = w->was_near_budget;
+
+    w->was_near_budget = budget_level() != BUDGET_FINE;
+    if (w->was_near_budget) {
+        down_close_idle(w, NULL);
+        pool_close_idle(w);
+        chunk_pool_trim(w->pool, KEEP_CHUNKS_NEAR);
+    } else if (was_near) {
+        LIST_EACH (node, &w->streams)
+            stream_budget_eased(LIST_ENTRY(node, struct stream, node));
+    }
+}
+
 static void on_tick(struct loop_timer *timer)
 {
     struct worker *w = CONTAINER_OF(timer, struct worker, tick);
 
     tell_gauges(w);
-    if (budget_level() != BUDGET_FINE) {
-        down_close_idle(w, NULL);
-        pool_close_idle(w);
-        chunk_pool_trim(w->pool, KEEP_CHUNKS_NEAR);
-    }
+    mind_budget(w);
     loop_timer_start(&w->tick, TICK_MS);
 }
 

@@ -38,6 +38,7 @@ struct mail_snapshot {
 };
 struct mail_endpoints {
     struct mail mail;
+    bool gone;                  /* no resource declares the cluster any more; the list is empty */
     char *key;                  /* taken */
     struct endpoint_conf *list; /* taken */
     size_t count;

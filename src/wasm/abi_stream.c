@@ -101,8 +101,8 @@ ABI_FUNCTION(send_local_response)
 
 ABI_FUNCTION(set_effective_context)
 {
-    /* 0 is Envoy's context of the VM itself: no stream, as the root. */
-    struct ctx *ctx = a[0].u32 != 0 ? context_find(pv, a[0].u32) : &pv->root;
+    /* 0: the callback's own again, as in Envoy. While the start function runs there is none. */
+    struct ctx *ctx = a[0].u32 != 0 ? context_find(pv, a[0].u32) : pv->current != NULL ? pv->current : &pv->root;
 
     if (ctx == NULL) {
         return ABI_BAD_ARGUMENT;

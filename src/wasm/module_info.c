@@ -74,6 +74,7 @@ static uint8_t read_byte(struct reader *r)
         fail_at(r, "unexpected end");
         return 0;
     }
+    ASSERT(r->at != NULL);
     return *r->at++;
 }
 

@@ -60,11 +60,17 @@ static struct str cut_offset(struct str line)
     return str_starts(line, STR("0x")) && dash > 0 ? str_from(line, (size_t)dash + 3) : line;
 }
 
+/* Rust has a type "!": what stands before it is no module's name. */
+static bool is_module(struct str s)
+{
+    return str_is(s, "<unknown>") || (str_find(s, '<') < 0 && str_find(s, ':') < 0 && str_find(s, ' ') < 0);
+}
+
 /* Without "module!" before and "::h0123456789abcdef" behind. */
 static struct str short_name(struct str name)
 {
     ptrdiff_t bang = str_find(name, '!');
-    if (bang > 0 && (size_t)bang + 1 < name.n)
+    if (bang > 0 && (size_t)bang + 1 < name.n && is_module(str_upto(name, (size_t)bang)))
         name = str_from(name, (size_t)bang + 1);
     enum { HASH = 3 + 16 };
     if (name.n > HASH && memcmp(name.p + name.n - HASH, "::h", 3) == 0)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See http_server.h. One exchange at a time on a connection: the handler answers once the request is whole, a moment
+ * See http_server.h. One exchange at a time on a connection: the handler is asked once the request is whole, a moment
  * later in the turn, so that pipelined requests wait in the input instead of filling the output. What must never
- * happen: a client that sends or takes its bytes one by one and holds its place for ever.
+ * happen: a client that sends or takes its bytes one by one and holds its place for ever; an owner of a deferred answer
+ * that is told of its end twice, or touches a connection that is gone.
  */
 #include "web/http_server.h"
 
@@ -42,6 +43,11 @@ struct client {
     struct loop_task pump;    /* there is room for output again */
     bool closed_conn, closed_timer, close_after_flush, dying;
     bool held; /* too much output: input waits */
+    enum { ANSWER_NOW, ANSWER_LATER, ANSWER_STREAM } answer;
+    bool deferred; /* the request at hand: handle is not the one that answers */
+    void (*gone)(void *owner);
+    void *owner;
+    unsigned mark;
 };
 
 static const struct leg_ops request_ops;
@@ -83,32 +89,56 @@ static void add_lines(struct headers *h, struct str lines)
     }
 }
 
-static void send_response(struct client *c, const struct http_response *r)
+/* length < 0: not known yet. */
+static void send_head(struct client *c, const struct http_response *r, int64_t length, bool end)
 {
-    struct message m = {.status = (uint16_t)r->status, .version = 11, .body = BODY_LENGTH, .content_length = r->body.n};
+    struct message m = {.status = (uint16_t)r->status,
+                        .version = 11,
+                        .body = length < 0 ? BODY_CHUNKED : BODY_LENGTH,
+                        .content_length = length < 0 ? 0 : (uint64_t)length};
     headers_init(&m.headers, &c->arena, 16 * 1024, 50);
     char text[24];
     snprintf(text, sizeof text, "%u", r->status);
     bool ok = headers_add(&m.headers, STR(":status"), str_of(text)) == HEADERS_OK;
     if (r->content_type != NULL)
         ok = headers_add(&m.headers, STR("content-type"), str_of(r->content_type)) == HEADERS_OK && ok;
-    snprintf(text, sizeof text, "%zu", r->body.n);
-    ok = headers_add(&m.headers, STR("content-length"), str_of(text)) == HEADERS_OK && ok;
+    if (length >= 0) {
+        snprintf(text, sizeof text, "%lld", (long long)length);
+        ok = headers_add(&m.headers, STR("content-length"), str_of(text)) == HEADERS_OK && ok;
+    }
     add_lines(&m.headers, strbuf_str(&r->headers));
     if (!ok || r->close || c->server->closing)
         c->h1.closing = true;
-    struct leg *leg = &c->h1.leg;
-    bool head_only = str_eq(headers_value(&c->request->headers, HDR_METHOD), STR("HEAD"));
-    bool empty = r->body.n == 0 || head_only;
-    leg->codec->send_head(leg, &m, empty);
-    if (!empty) {
-        struct buf out;
-        buf_init(&out, c->server->pool);
-        buf_append(&out, strbuf_str(&r->body));
-        leg->codec->send_body(leg, &out, true);
-        buf_fini(&out);
-    }
-    leg->codec->detach(leg, false);
+    c->h1.leg.codec->send_head(&c->h1.leg, &m, end);
+}
+
+static bool is_head_request(const struct client *c)
+{
+    return str_eq(headers_value(&c->request->headers, HDR_METHOD), STR("HEAD"));
+}
+
+static void send_bytes(struct client *c, struct str bytes, bool end)
+{
+    struct buf out;
+    buf_init(&out, c->server->pool);
+    buf_append(&out, bytes);
+    c->h1.leg.codec->send_body(&c->h1.leg, &out, end);
+    buf_fini(&out);
+}
+
+static void send_response(struct client *c, const struct http_response *r)
+{
+    bool empty = r->body.n == 0 || is_head_request(c);
+    send_head(c, r, (int64_t)r->body.n, empty);
+    if (!empty)
+        send_bytes(c, strbuf_str(&r->body), true);
+    c->h1.leg.codec->detach(&c->h1.leg, false);
+}
+
+static void response_free(struct http_response *r)
+{
+    strbuf_free(&r->body);
+    strbuf_free(&r->headers);
 }
 
 static void answer(struct client *c)
@@ -119,14 +149,84 @@ static void answer(struct client *c)
                              .method = headers_value(&c->request->headers, HDR_METHOD),
                              .authority = headers_value(&c->request->headers, HDR_AUTHORITY),
                              .body = str_span(flat, c->body.n),
-                             .peer = &c->conn.peer};
+                             .peer = &c->conn.peer,
+                             .local = &c->conn.local,
+                             .mark = &c->mark,
+                             .exchange = (struct http_exchange *)c};
     split_path(headers_value(&c->request->headers, HDR_PATH), &r);
     struct http_response response = {.status = 200, .content_type = "text/plain; charset=utf-8"};
+    c->deferred = false;
     c->server->o.handle(c->server->o.arg, &r, &response);
     mem_free(flat);
-    send_response(c, &response);
-    strbuf_free(&response.body);
-    strbuf_free(&response.headers);
+    if (!c->deferred)
+        send_response(c, &response);
+    response_free(&response);
+}
+
+/* ---- answers that come later: an exchange is the client while its one request is being answered ---- */
+
+static struct client *client_of(const struct http_exchange *x) { return (struct client *)(uintptr_t)x; }
+
+void http_exchange_defer(struct http_exchange *x, void (*gone)(void *owner), void *owner)
+{
+    struct client *c = client_of(x);
+    ASSERT(c->answer == ANSWER_NOW && c->request != NULL);
+    c->answer = ANSWER_LATER;
+    c->deferred = true;
+    c->gone = gone;
+    c->owner = owner;
+    loop_timer_stop(&c->idle);
+}
+
+static void exchange_is_over(struct client *c)
+{
+    c->answer = ANSWER_NOW;
+    c->gone = NULL;
+    loop_timer_start(&c->idle, c->server->o.idle_ms);
+    loop_defer(c->server->loop, &c->pump);
+}
+
+void http_exchange_answer(struct http_exchange *x, struct http_response *r)
+{
+    struct client *c = client_of(x);
+    ASSERT(c->answer == ANSWER_LATER);
+    send_response(c, r);
+    response_free(r);
+    exchange_is_over(c);
+}
+
+void http_exchange_begin(struct http_exchange *x, struct http_response *r)
+{
+    struct client *c = client_of(x);
+    ASSERT(c->answer == ANSWER_LATER);
+    c->answer = ANSWER_STREAM;
+    send_head(c, r, -1, false);
+    response_free(r);
+    loop_timer_start(&c->idle, c->server->o.idle_ms);
+    loop_defer(c->server->loop, &c->pump);
+}
+
+void http_exchange_send(struct http_exchange *x, struct str bytes)
+{
+    struct client *c = client_of(x);
+    ASSERT(c->answer == ANSWER_STREAM);
+    if (bytes.n == 0 || is_head_request(c))
+        return;
+    if (!loop_timer_is_active(&c->idle))
+        loop_timer_start(&c->idle, c->server->o.idle_ms);
+    send_bytes(c, bytes, false);
+    loop_defer(c->server->loop, &c->pump);
+}
+
+size_t http_exchange_queued(const struct http_exchange *x) { return client_of(x)->conn.out.n; }
+
+void http_exchange_end(struct http_exchange *x)
+{
+    struct client *c = client_of(x);
+    ASSERT(c->answer == ANSWER_STREAM);
+    send_bytes(c, STR_NONE, true);
+    c->h1.leg.codec->detach(&c->h1.leg, false);
+    exchange_is_over(c);
 }
 
 static void on_respond(struct loop_task *task)
@@ -216,6 +316,8 @@ static void client_flush(struct client *c)
     }
     if (r != IO_OK)
         return;
+    if (c->answer == ANSWER_STREAM)
+        loop_timer_stop(&c->idle); /* it took all there is; the next piece may be long in coming */
     h1_output_drained(&c->h1);
     if (c->held) {
         c->held = false;
@@ -244,7 +346,7 @@ static void on_readable(struct conn *conn)
         client_pump(c);
         return;
     }
-    if (r == IO_EOF) { /* what it sent is still answered */
+    if (r == IO_EOF && c->answer != ANSWER_STREAM) { /* what it sent is still answered */
         h1_eof(&c->h1);
         conn_want_read(&c->conn, false);
         if (h1_is_idle(&c->h1))
@@ -263,7 +365,8 @@ static void on_connected(struct conn *conn, int error)
 static void on_hangup(struct conn *conn)
 {
     struct client *c = CONTAINER_OF(conn, struct client, conn);
-    bool answering = list_is_linked(&c->respond.node) || conn->out.n > 0;
+    bool answering =
+        c->answer == ANSWER_LATER || list_is_linked(&c->respond.node) || (c->answer == ANSWER_NOW && conn->out.n > 0);
     if (conn->error == 0 && answering)
         return; /* it has only finished sending, maybe: it gets its answer */
     client_close(c);
@@ -310,11 +413,15 @@ static void client_close(struct client *c)
     if (c->dying)
         return;
     c->dying = true;
+    void (*gone)(void *owner) = c->answer != ANSWER_NOW ? c->gone : NULL;
+    c->answer = ANSWER_NOW;
     h1_fail(&c->h1, LEG_CLOSED);
     loop_task_cancel(&c->respond);
     loop_task_cancel(&c->pump);
     loop_timer_close(&c->idle, timer_closed);
     conn_close(&c->conn, false, conn_closed);
+    if (gone != NULL)
+        gone(c->owner);
 }
 
 static void on_idle(struct loop_timer *timer) { client_close(CONTAINER_OF(timer, struct client, idle)); }

@@ -61,6 +61,14 @@ def guests(tmp_path_factory):
     return Guests(tmp_path_factory.mktemp("guests"))
 
 
+@pytest.fixture(scope="session")
+def built_guests():
+    """The folder of the guests that want other toolchains than C's: examples and tests/guests. Mark tests that use it `guests`."""
+    done = subprocess.run([ROOT / "tools/guests", "--with-tests", ROOT / "build/guests"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ROOT / "build/guests"
+
+
 class _Gateways:
     def __init__(self, weir, cache_dir, tmp_path_factory):
         self.weir, self.cache, self.tmp, self.started = weir, cache_dir, tmp_path_factory, []

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +14,6 @@ from weirtest.guests import ROOT
 from weirtest.util import DEADLINE
 
 SOURCES = {"mask-cards": "examples/mask-cards/mask_cards.c", "rate-limit": "examples/rate-limit/rate_limit.cpp"}
-
-
-@pytest.fixture(scope="session")
-def built_guests():
-    done = subprocess.run([ROOT / "tools/guests", ROOT / "build/guests"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return ROOT / "build/guests"
 
 
 def shipped(name, wasm, **config):

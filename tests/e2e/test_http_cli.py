@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what check says and where, and exit codes (0 fine, 1 failed, 2 wrong usage)."""
+import subprocess
+
 import pytest
 
 from weirtest import resources as res
@@ -65,6 +67,25 @@ def test_check_of_references(weir, tmp_path):
     done = check(weir, tmp_path, res.gateway(8080), res.route("r", res.rule("absent")), res.route("s", res.rule("absent"), parents=[{"name": "nowhere"}]))
     assert done.returncode == 1
     assert "absent" in done.stdout and "HTTPRoute istio-system/s" in done.stdout and "parentRef" in done.stdout
+
+
+def test_check_of_what_is_for_another_gateway(weir, tmp_path):
+    """Objects of other controllers, and a plugin without its Gateway, are whole: a warning each, as a file by itself is fine."""
+    other = res.gateway(8081, name="nginx-gw", gatewayClassName="nginx")
+    klass = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "nginx"},
+             "spec": {"controllerName": "gateway.nginx.org/nginx-gateway-controller"}}
+    both = res.gateway(8080, listeners=[res.listener("http", 8080), {"name": "https", "port": 8443, "protocol": "HTTPS", "tls": {
+        "certificateRefs": [{"name": "cert"}]}}])
+    for docs in ([klass, other, res.route("r", res.rule("backend"), parents=[{"name": "nginx-gw"}]), *res.backend("backend", 9000)],
+                 [both], [res.plugin("p", "/opt/x.wasm", ns="elsewhere")]):
+        done = check(weir, tmp_path, *docs)
+        assert done.returncode == 0 and "warning: " in done.stdout and "no errors" in done.stdout, done
+
+
+def test_check_says_the_sum_last(weir, tmp_path):
+    (tmp_path / "r.yaml").write_text("a: 1\n")
+    done = subprocess.run(weir.command("check", tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.stdout.splitlines()[-1].startswith("2 errors"), done.stdout
 
 
 def test_check_of_istio_messages(weir, tmp_path):

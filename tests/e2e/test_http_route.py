@@ -83,6 +83,20 @@ def test_listener_and_route_hostnames_intersect(routed):
     assert [gw.get(host=h).status for h in ("x.example", "y.other", "z.example")] == [200, 404, 404]
 
 
+def test_listeners_are_isolated(routed):
+    """A request belongs to the most specific listener, whatever hostnames the routes of the others have."""
+    hosts = {"any": None, "wide": "*.example", "narrow": "*.foo.example", "exact": "abc.foo.example"}
+    every = ["other", "x.example", "x.foo.example", "abc.foo.example"]
+    gw = routed(*[res.route(name, res.rule(up, matches=[res.path_match("/" + name)]), hostnames=names_, parents=[
+        {"name": "gw", "sectionName": name}]) for (name, up), names_ in zip(
+            zip(hosts, "abcd"), (["other", "*.example", "*.foo.example", "abc.foo.example"], ["*.example", "abc.foo.example"],
+                                 ["*.foo.example", "abc.foo.example"], None))],
+                backends="abcd", listeners=lambda port: [res.listener(n, port, h) for n, h in hosts.items()])
+    got = {host: names(gw, *["/" + n for n in hosts], host=host) for host in every}
+    assert got == {"other": ["a", 404, 404, 404], "x.example": [404, "b", 404, 404], "x.foo.example": [404, 404, "c", 404],
+                   "abc.foo.example": [404, 404, 404, "d"]}
+
+
 def test_two_ports(routed):
     second = free_port()
     gw = routed(res.route("one", res.rule("a"), parents=[{"name": "gw", "sectionName": "one"}]),
@@ -335,7 +349,19 @@ def test_rewrite_path(routed, rewrite, prefix, sent, seen):
 def test_rewrite_hostname(routed):
     gw = routed(res.route("r", res.rule("a", filters=[{"type": "URLRewrite", "urlRewrite": {"hostname": "inner.example"}}])))
     gw.get()
-    assert gw.ups["a"].last.header("host") == "inner.example"
+    assert gw.ups["a"].last.header("host") == "inner.example" and "x-forwarded-host" not in gw.ups["a"].last.head
+
+
+def test_rewrite_hostname_says_the_clients_when_asked(gateway, upstream):
+    up = upstream()
+    rule = res.rule("backend", filters=[{"type": "URLRewrite", "urlRewrite": {"hostname": "inner.example"}}])
+    gw = gateway(start=False)
+    gw.start(resources={"r": lambda port: [res.gateway(port, limits="limits"), res.limits({"append-x-forwarded-host": True}),
+                                           res.route("r", rule), *res.backend("backend", up)]})
+    gw.get(host="www.example")
+    assert up.last.header("host") == "inner.example" and up.last.header("x-forwarded-host") == "www.example"
+    gw.get(host="www.example", headers={"X-Forwarded-Host": "first"})
+    assert up.last.header("x-forwarded-host") == "first, www.example"
 
 
 def test_timeouts(gateway, upstream):

@@ -19,7 +19,7 @@ CALLBACKS = {"rh": "proxy_on_request_headers", "rb": "proxy_on_request_body", "r
              "del": "proxy_on_delete", "create": "proxy_on_context_create", "tick": "proxy_on_tick", "cr": "proxy_on_http_call_response",
              "queue": "proxy_on_queue_ready", "vm": "proxy_on_vm_start", "cfg": "proxy_on_configure"}
 # What the log must say of each, and the function that must stand in the backtrace.
-KINDS = {"trap": (r"unreachable", "give_up"), "loop": (r"deadline|CPU", "spin_forever"), "bomb": (r"memory limit", "take_memory"),
+KINDS = {"trap": (r"unreachable", "give_up"), "loop": (r"CPU time of .*plugin\.weir/(cpu|start)-deadline", "spin_forever"), "bomb": (r"memory limit.*plugin\.weir/memory-limit", "take_memory"),
          "recurse": (r"stack", "recurse_forever")}
 AUTH = "backend.istio-system.svc.cluster.local:80"
 
@@ -398,3 +398,24 @@ enum pw_action pw_on_request_headers(uint32_t ctx, uint32_t count, bool end) { (
     g.wait_log("first line")
     assert not [l for l in g.log_text().splitlines() if l.startswith("2026-01-01")]
     assert "\x1b" not in g.log_text() and "\x00" not in g.log_text()
+
+
+# What a trap's line must say, innermost first: names always, places where the module carries DWARF (Go's has none).
+BACKTRACES = {"trap-rust": [r"take_one \(src/lib\.rs:22\)", r"charge_the_client \(src/lib\.rs:29\)",
+                            r"proxy_on_request_headers \(src/lib\.rs:34\)"],
+              "trap-go": [r"runtime\.\S*panic", r"main\.\S*quota\S*\.takeOne", r"main\.chargeTheClient", r"main\.requestHeaders"]}
+
+
+@pytest.mark.guests
+@pytest.mark.parametrize("name", BACKTRACES)
+def test_backtrace_of_other_languages(gateway, upstream, built_guests, name):
+    up = upstream()
+    g = gateway(up, workers=1, extra=[res.plugin(name, built_guests / f"{name}.wasm")])
+    g.wait_plugin(name)
+    assert g.get().status == 503
+    assert up.count == 0
+    pattern = re.compile(rf"^.* error .*istio-system[./]{name}.*proxy_on_request_headers.*$", re.M)
+    g.wait_log(pattern)
+    lines = pattern.findall(g.log_text())
+    assert len(lines) == 1, lines
+    assert re.search(" < .*?".join(BACKTRACES[name]), lines[0]), lines[0]

@@ -6,6 +6,7 @@
     upstream.py   an upstream that does what a test's script says, and remembers every byte it got
     resources.py  resources as dicts
     load.py       keep-alive load that counts every failure
+    dns.py        a DNS server whose answers a test changes
     guests.py     builds filters from C
     prom.py       reads Prometheus text
 """

@@ -17,8 +17,8 @@ from .prom import Metrics
 from .util import DEADLINE, LOCAL, free_port, wait_until
 
 _BAD_OUTPUT = re.compile(
-    r"ERROR: AddressSanitizer|ERROR: LeakSanitizer|WARNING: ThreadSanitizer|runtime error:|UndefinedBehaviorSanitizer"
-    r"|[Aa]ssertion.*failed|ASSERT|stack smashing|Segmentation fault|panicked at")
+    r"ERROR: AddressSanitizer|ERROR: LeakSanitizer|WARNING: ThreadSanitizer|^\S+:\d+:\d+: runtime error:|UndefinedBehaviorSanitizer"
+    r"|[Aa]ssertion.*failed|ASSERT|stack smashing|Segmentation fault|^thread .*panicked at", re.M)
 
 
 class Weir:

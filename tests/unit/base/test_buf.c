@@ -370,6 +370,33 @@ static void test_against_model(void **state)
     }
 }
 
+/* Each may be consumed and appended to without the other noticing. */
+static void test_shared_bytes_are_in_both(void **state)
+{
+    (void)state;
+    static char text[3 * CHUNK_SIZE];
+    memset(text, 'x', sizeof(text));
+    struct buf a, b;
+    buf_init(&a, pool);
+    buf_init(&b, pool);
+    buf_append(&a, str_span(text, sizeof(text)));
+    uint64_t before = budget_used();
+    buf_share(&b, &a);
+    assert_int_equal(budget_used(), before);
+    buf_append(&a, STR("one"));
+    buf_append(&b, STR("two"));
+    buf_consume(&a, sizeof(text));
+    assert_holds(&a, STR("one"));
+    assert_int_equal(b.n, sizeof(text) + 3);
+    buf_consume(&b, sizeof(text));
+    assert_holds(&b, STR("two"));
+    buf_share(&b, &a);
+    buf_clear(&a);
+    assert_holds(&b, STR("twoone"));
+    buf_fini(&a);
+    buf_fini(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -382,6 +409,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_append_slice_written_by_the_caller, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pullup, setup, teardown),
         cmocka_unit_test_setup_teardown(test_splice_aliases, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_shared_bytes_are_in_both, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ring_memory_is_given_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_against_model, setup, teardown),
     };

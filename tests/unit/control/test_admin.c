@@ -26,7 +26,7 @@ static int setup(void **state)
     loop_init(&c.loop);
     int fd = rig_listen(&options.admin);
     close(fd);
-    c.fetcher = fetcher_new(&c.loop);
+    c.fetcher = fetcher_new(&c.loop, &(struct fetcher_options){.docker_config = ""});
     c.delivery = delivery_new(&(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .changed = on_changed});
     loop_timer_init(&c.drain_timer, &c.loop, drained);
     c.life = LIFE_SERVING;

@@ -154,6 +154,30 @@ static void test_protocols_and_addresses(void **state)
     is_refused(KIND_GATEWAY, "a", "g", "UnsupportedProtocol", "listener tcp");
 }
 
+#define WILD(name, addresses)                                                                                          \
+    "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: " name ", namespace: a}\nspec:\n"       \
+    "  gatewayClassName: weir\n  addresses: [" addresses "]\n  listeners: [" HTTP("80") "]\n---\n"
+
+/* Without addresses: both families on one socket, so "0.0.0.0" is the same place. */
+static void test_every_address(void **state)
+{
+    static const char *const same[] = {WILD("g", ""), WILD("g", "{value: '::'}"),
+                                       WILD("g", "{value: 0.0.0.0}, {value: '::'}"),
+                                       WILD("g", "{value: '::'}, {value: 0.0.0.0}")};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(same); i++) {
+        char text[ADDR_TEXT_MAX];
+        compose(same[i]);
+        assert_int_equal(snapshot->listener_count, 1);
+        addr_format(&snapshot->listeners[0].addr, true, text);
+        assert_string_equal(text, "[::]:80");
+        is_used(KIND_GATEWAY, "a", "g");
+    }
+    compose(WILD("g", "") WILD("h", "{value: 0.0.0.0}") WILD("i", "{value: 127.0.0.1}"));
+    assert_int_equal(snapshot->listener_count, 2);
+    is_refused(KIND_GATEWAY, "a", "h", "PortUnavailable", "Gateway a/g");
+}
+
 #define GATEWAY_WITH_LIMITS                                                                                            \
     "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: a}\nspec:\n"              \
     "  gatewayClassName: weir\n  listeners: [" HTTP(                                                                   \
@@ -483,6 +507,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_age_decides_before_the_name, setup, teardown),
         cmocka_unit_test_setup_teardown(test_classes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_protocols_and_addresses, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_every_address, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_gets_a_plugin, setup, teardown),
         cmocka_unit_test_setup_teardown(test_match, setup, teardown),

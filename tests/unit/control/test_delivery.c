@@ -35,6 +35,16 @@ static uint64_t version;
 static struct strbuf wasm;
 static char name[16]; /* of the plugin; another one for each test, so that its log lines are its own */
 
+static const char *module_dir;
+static const char *const host_env[] = {"WEIR_TEST_ALLOWED"};
+static unsigned tellings;
+
+static void on_told(void *arg)
+{
+    (void)arg;
+    tellings++;
+}
+
 static void on_changed(void *arg)
 {
     (void)arg;
@@ -73,13 +83,13 @@ static void start(uint32_t compile_delay_ms)
     version = 0;
     loop_init(&loop);
     mailbox = mailbox_new(&loop, deliver, NULL);
-    cache = module_cache_open(at("cache"), engine_fingerprint(engine), &error);
+    cache = module_cache_open(at("cache"), engine_fingerprint(engine), 0, &error);
     assert_non_null(cache);
     for (unsigned i = 0; i < WORKERS; i++)
         workers[i] = worker_start(i, WORKERS, &identity, mailbox);
-    fetcher = fetcher_new(&loop);
+    fetcher = fetcher_new(&loop, &(struct fetcher_options){.docker_config = ""});
     compiler = compiler_new(&loop, program, compile_delay_ms);
-    maker = code_maker_new(&loop, cache, compiler);
+    maker = code_maker_new(&loop, cache, compiler, TIERS_AUTO);
     static const struct identity nobody;
     builder = builder_new(mailbox, &nobody, 2);
     delivery = delivery_new(&(struct delivery_options){.loop = &loop,
@@ -87,6 +97,11 @@ static void start(uint32_t compile_delay_ms)
                                                        .workers = workers,
                                                        .worker_count = WORKERS,
                                                        .engine = engine,
+                                                       .cache = cache,
+                                                       .module_dir = module_dir,
+                                                       .host_env = host_env,
+                                                       .host_env_count = module_dir != NULL ? 1 : 0,
+                                                       .told = on_told,
                                                        .fetcher = fetcher,
                                                        .code = maker,
                                                        .builder = builder,
@@ -98,6 +113,17 @@ static int setup(void **state)
     start(0);
     return 0;
 }
+static char modules_path[128];
+static int setup_module_dir(void **state)
+{
+    (void)state;
+    module_dir = modules_path; /* filled once there is a directory */
+    start(0);
+    snprintf(modules_path, sizeof modules_path, "%s", at("modules"));
+    assert_int_equal(mkdir(modules_path, 0700), 0);
+    guest_write_file(at("modules/good.wasm"), strbuf_str(&wasm));
+    return 0;
+}
 static int setup_slow_compiler(void **state)
 {
     (void)state;
@@ -107,6 +133,7 @@ static int setup_slow_compiler(void **state)
 static int teardown(void **state)
 {
     (void)state;
+    module_dir = NULL;
     mailbox_close(mailbox, drop);
     delivery_free(delivery);
     builder_free(builder);
@@ -288,6 +315,134 @@ static void test_newer_text_wins(void **state)
     close(fd);
 }
 
+/* ---- what objects that came by an API may name ---- */
+
+static void apply_api(const char *spec, ...) PRINTF_LIKE(1, 2);
+static void apply_api(const char *spec, ...)
+{
+    char text[1024], all[2048];
+    va_list args;
+    va_start(args, spec);
+    vsnprintf(text, sizeof text, spec, args);
+    va_end(args);
+    snprintf(all, sizeof all, PLUGIN("istio-system", "%s", "%s"), name, text);
+    store_text_set(&store, ORIGIN_KUBE_API, "WasmPlugin/istio-system/p", str_of(all), "default");
+    settle(&store);
+    delivery_update(delivery, &store);
+}
+
+static void refused(const char *text)
+{
+    assert_int_equal(item()->stage, DELIVERY_FAILED);
+    assert_string_equal(item()->reason, "Refused");
+    if (strstr(item()->message, text) == NULL)
+        fail_msg("%s", item()->message);
+    assert_int_equal(item()->retry_ms, 0);
+}
+
+static void test_api_objects_name_no_files(void **state)
+{
+    (void)state;
+    apply_api("url: 'file://%s'", at("good.wasm"));
+    refused("--module-dir");
+    assert_int_equal(item()->facts.steps[STEP_ACCEPT].state, STEP_FAILED);
+    assert_int_equal(item()->facts.steps[STEP_FETCH].state, STEP_WAITING);
+    apply_api("url: 'http://127.0.0.1:1/x', vmConfig: {env: [{name: HOME, valueFrom: HOST}]}");
+    refused("--allow-host-env HOME");
+}
+
+static void test_api_objects_and_the_module_dir(void **state)
+{
+    (void)state;
+    apply_api("url: 'file://%s'", at("modules/good.wasm"));
+    wait_for(DELIVERY_ADOPT);
+    apply_api("url: 'file://%s'", at("good.wasm"));
+    wait_for(DELIVERY_FAILED);
+    refused("is not in --module-dir");
+    apply_api("url: 'file://%s/../good.wasm'", modules_path);
+    wait_for(DELIVERY_FAILED);
+    refused("is not in --module-dir");
+    assert_int_equal(symlink(at("good.wasm"), at("modules/link.wasm")), 0);
+    apply_api("url: 'file://%s'", at("modules/link.wasm"));
+    wait_for(DELIVERY_FAILED);
+    refused("is not in --module-dir");
+    char sibling[160];
+    snprintf(sibling, sizeof sibling, "%s2", modules_path);
+    assert_int_equal(mkdir(sibling, 0700), 0);
+    guest_write_file(at("modules2/good.wasm"), strbuf_str(&wasm));
+    apply_api("url: 'file://%s/good.wasm'", sibling);
+    wait_for(DELIVERY_FAILED);
+    refused("is not in --module-dir");
+    apply_api("url: 'file://%s', vmConfig: {env: [{name: HOME, valueFrom: HOST}]}", at("modules/good.wasm"));
+    refused("--allow-host-env HOME");
+    apply_api("url: 'file://%s', vmConfig: {env: [{name: WEIR_TEST_ALLOWED, valueFrom: HOST}]}",
+              at("modules/good.wasm"));
+    wait_for(DELIVERY_ADOPT);
+    store_text_remove(&store, ORIGIN_KUBE_API, "WasmPlugin/istio-system/p");
+    settle(&store);
+    apply_good(", vmConfig: {env: [{name: HOME, valueFrom: HOST}]}"); /* a file of resources may name anything */
+    wait_for(DELIVERY_ADOPT);
+}
+
+/* ---- what is told ---- */
+
+static void step_is(enum delivery_step step, enum delivery_step_state state)
+{
+    assert_int_equal(item()->facts.steps[step].state, state);
+}
+
+static bool was_told(void *arg) { return tellings > *(unsigned *)arg; }
+
+static void test_facts(void **state)
+{
+    (void)state;
+    unsigned before = tellings;
+    go_live("");
+    const struct delivery_facts *f = &item()->facts;
+    for (enum delivery_step i = STEP_ACCEPT; i < STEP_COUNT; i++) {
+        step_is(i, i == STEP_VERIFY ? STEP_SKIPPED : STEP_DONE);
+        assert_true(f->steps[i].since_s > 0);
+    }
+    assert_int_equal(f->source, SOURCE_FILE);
+    assert_string_equal(f->module_sha256, item()->live->sha256);
+    assert_int_equal(f->module_bytes, wasm.n);
+    assert_string_equal(f->tier, "optimised");
+    assert_string_equal(f->live_tier, "optimised");
+    run_until(&loop, was_told, &before);
+    apply_good(", pluginConfig: {reject: true}");
+    wait_for(DELIVERY_FAILED);
+    step_is(STEP_FETCH, STEP_DONE);
+    step_is(STEP_COMPILE, STEP_DONE);
+    assert_true(f->code_from_cache);
+    step_is(STEP_CONFIGURE, STEP_FAILED);
+    step_is(STEP_PROGRAM, STEP_WAITING);
+    assert_true(f->retry_at_s > 0);
+    assert_string_equal(f->live_tier, "optimised");
+    apply_good("");
+    step_is(STEP_CONFIGURE, STEP_DONE);
+    step_is(STEP_PROGRAM, STEP_DONE);
+    assert_int_equal(f->retry_at_s, 0);
+}
+
+static void test_pull_secret_is_waited_for(void **state)
+{
+    (void)state;
+    apply("url: 'oci://127.0.0.1:1/x:v1', imagePullSecret: creds");
+    assert_int_equal(item()->stage, DELIVERY_FAILED);
+    assert_string_equal(item()->reason, "PullSecret");
+    assert_int_equal(item()->retry_ms, 0);
+    step_is(STEP_FETCH, STEP_FAILED);
+    give(&store, "s.yaml",
+         "apiVersion: v1\nkind: Secret\nmetadata: {name: creds, namespace: istio-system}\n"
+         "type: kubernetes.io/dockerconfigjson\ndata: {.dockerconfigjson: e30=}\n");
+    settle(&store);
+    delivery_update(delivery, &store);
+    assert_int_equal(item()->stage, DELIVERY_FETCH);
+    wait_for(DELIVERY_FAILED); /* nobody listens there */
+    assert_string_equal(item()->reason, "FetchFailed");
+    assert_true(item()->retry_ms > 0);
+}
+
 static void test_many_edits_one_compile(void **state)
 {
     (void)state;
@@ -374,9 +529,13 @@ static void test_wrong_bytes(void **state)
     assert_string_equal(item()->reason, "FetchFailed");
     assert_int_equal(item()->absence, PLUGIN_FETCH_FAILED);
     assert_true(item()->retry_ms > 0);
-    apply("url: 'oci://x/y:z'");
+    apply_good(", type: NETWORK");
     assert_int_equal(item()->stage, DELIVERY_FAILED);
     assert_string_equal(item()->reason, "NotSupported");
+    assert_int_equal(item()->retry_ms, 0);
+    apply("url: 'oci://x/Y:z'");
+    wait_for(DELIVERY_FAILED);
+    assert_string_equal(item()->reason, "BadReference");
     assert_int_equal(item()->retry_ms, 0);
     assert_null(item()->retry);
 }
@@ -427,7 +586,9 @@ static void test_cached_code_that_does_not_load(void **state)
     sha256_hex(strbuf_str(&wasm), sha);
     char *made = module_cache_temporary(cache, ".cwasm");
     guest_write_file(made, STR("authentic, but no code"));
-    char *path = module_cache_seal(cache, sha, "optimised", made, &error);
+    int hold = -1;
+    char *path = module_cache_seal(cache, sha, "optimised", made, &hold, &error);
+    module_cache_release(&hold);
     assert_non_null(path);
     mem_free(path);
     mem_free(made);
@@ -508,7 +669,9 @@ static void test_waiting_for_a_module_that_does_not_come(void **state)
     sha256_hex(strbuf_str(&wasm), sha);
     char *made = module_cache_temporary(cache, ".cwasm");
     guest_write_file(made, STR("authentic, but no code"));
-    mem_free(module_cache_seal(cache, sha, "optimised", made, &error));
+    int hold = -1;
+    mem_free(module_cache_seal(cache, sha, "optimised", made, &hold, &error));
+    module_cache_release(&hold);
     mem_free(made);
     snprintf(text, sizeof text,
              PLUGIN("istio-system", "w1", "url: 'file://%s', pluginConfig: {a: 1}")
@@ -572,6 +735,10 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_first_version_bad, setup, teardown),
         cmocka_unit_test_setup_teardown(test_edit_before_adoption, setup, teardown),
         cmocka_unit_test_setup_teardown(test_newer_text_wins, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_api_objects_name_no_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_api_objects_and_the_module_dir, setup_module_dir, teardown),
+        cmocka_unit_test_setup_teardown(test_facts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pull_secret_is_waited_for, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_edits_one_compile, setup_slow_compiler, teardown),
         cmocka_unit_test_setup_teardown(test_orphans_give_way, setup_slow_compiler, teardown),
         cmocka_unit_test_setup_teardown(test_removed_while_building, setup, teardown),

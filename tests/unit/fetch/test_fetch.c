@@ -39,7 +39,7 @@ static int setup(void **state)
     server = http_server_new(
         &loop, fd,
         &(struct http_server_options){.max_connections = 16, .max_body = 0, .idle_ms = 60000, .handle = handle});
-    fetcher = fetcher_new(&loop);
+    fetcher = fetcher_new(&loop, &(struct fetcher_options){.docker_config = ""});
     return 0;
 }
 static int teardown(void **state)
@@ -64,6 +64,7 @@ static void on_done(void *arg, struct fetch_result *r)
     assert_false(got.done);
     got.done = true;
     got.bytes = r->bytes;
+    r->bytes = NULL;
     got.n = r->n;
     got.retry = r->retry;
     got.error = r->error != NULL ? mem_strdup(r->error) : NULL;
@@ -88,7 +89,7 @@ static void fetch(const char *fmt, ...)
     vsnprintf(url, sizeof url, fmt, args);
     va_end(args);
     forget();
-    fetch_start(fetcher, url, on_done, NULL);
+    fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done});
     assert_false(got.done); /* never before it returns */
     run_until(&loop, is_done, NULL);
 }
@@ -114,9 +115,9 @@ static unsigned port(void) { return addr_port(&addr); }
 static void test_files(void **state)
 {
     (void)state;
-    file_write(at("m.wasm"), "\0asm", 4);
+    file_write(at("m.wasm"), "\0asm\1\0\0\0", 8);
     fetch("file://%s", at("m.wasm"));
-    is_bytes("\0asm", 4);
+    is_bytes("\0asm\1\0\0\0", 8);
     fetch("file://%s", at("missing.wasm"));
     is_error("cannot open: No such file", true);
     assert_int_equal(mkfifo(at("fifo"), 0600), 0);
@@ -201,22 +202,22 @@ static void test_cancel(void **state)
     forget();
     struct addr silent;
     int fd = rig_listen(&silent);
-    file_write(at("m.wasm"), "\0asm", 4);
+    file_write(at("m.wasm"), "\0asm\1\0\0\0", 8);
     char url[400];
     snprintf(url, sizeof url, "http://127.0.0.1:%u/x", addr_port(&silent));
-    struct fetch *waiting = fetch_start(fetcher, url, on_done, NULL);
+    struct fetch *waiting = fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done});
     for (int i = 0; i < 5; i++)
         uv_run(&loop.uv, UV_RUN_NOWAIT);
     fetch_cancel(waiting);
-    fetch_cancel(fetch_start(fetcher, url, on_done, NULL)); /* at once */
+    fetch_cancel(fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done})); /* at once */
     snprintf(url, sizeof url, "file://%s", at("m.wasm"));
-    fetch_cancel(fetch_start(fetcher, url, on_done, NULL));
+    fetch_cancel(fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done}));
     fetch("http://127.0.0.1:%u/module", port()); /* only this one calls back */
     is_bytes("\0asm bytes", 10);
     /* Two are left for the end to deal with. */
-    fetch_start(fetcher, url, on_done, NULL);
+    fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done});
     snprintf(url, sizeof url, "http://127.0.0.1:%u/x", addr_port(&silent));
-    fetch_start(fetcher, url, on_done, NULL);
+    fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done});
     close(fd);
 }
 

@@ -81,6 +81,7 @@ static int setup(void **state)
     s.cluster = &cluster;
     s.endpoint = &endpoint;
     (void)snprintf(endpoint.text, sizeof(endpoint.text), "127.0.0.1:9000");
+    assert_true(addr_from_ip(STR("127.0.0.1"), 9000, &endpoint.addr));
     s.route.route = &route;
     s.properties = &note;
     assert_true(addr_parse(STR("127.0.0.9:1111"), &s.remote));
@@ -172,12 +173,17 @@ static void test_operators(void **state)
         {"%REQUEST_HEADERS_BYTES%+%RESPONSE_HEADERS_BYTES%", "120+80"},
         {"%REQUEST_DURATION%,%RESPONSE_DURATION%,%RESPONSE_TX_DURATION%", "3,11,8"},
         {"%UPSTREAM_HOST% %UPSTREAM_CLUSTER%", "127.0.0.1:9000 default/web:8080"},
+        {"%UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT%", "127.0.0.1 9000"},
+        {"%UPSTREAM_CLUSTER_RAW%", "default/web:8080"},
         {"%UPSTREAM_LOCAL_ADDRESS%", "127.0.0.1:3333"},
+        {"%UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%", "127.0.0.1"},
+        {"%UPSTREAM_LOCAL_PORT%", "3333"},
         {"%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "1"},
         {"%DOWNSTREAM_REMOTE_ADDRESS%", "127.0.0.9:1111"},
         {"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%|%DOWNSTREAM_REMOTE_PORT%", "127.0.0.9|1111"},
         {"%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", "[::1]:2222"},
         {"%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", "::1"},
+        {"%DOWNSTREAM_DIRECT_REMOTE_PORT%", "2222"},
         {"%DOWNSTREAM_LOCAL_ADDRESS%", "127.0.0.1:10080"},
         {"%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%|%DOWNSTREAM_LOCAL_PORT%", "127.0.0.1|10080"},
         {"%ROUTE_NAME%", "default.web.0"},

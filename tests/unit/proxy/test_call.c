@@ -118,6 +118,13 @@ static void on_done(void *arg, struct call *call, struct headers *headers, struc
     f->trailers = trailers->count;
 }
 
+static void assert_answer(const struct fixture *f, const char *status, const char *body)
+{
+    assert_false(f->failed);
+    assert_string_equal(f->status, status);
+    assert_string_equal(f->body, body);
+}
+
 static int setup(void **state)
 {
     struct fixture *f = mem_zalloc(sizeof *f);
@@ -344,8 +351,7 @@ static void test_pool_has_none(void **state)
     start_get(f);
     turn(f);
     assert_int_equal(f->done, 1);
-    assert_true(f->failed);
-    assert_string_equal(f->error, end_reason_details(END_CONNECT_FAILED));
+    assert_answer(f, "503", "upstream connect failure");
 }
 
 static void test_pool_waits_then_is_ready(void **state)
@@ -372,7 +378,7 @@ static void test_pool_waits_then_fails(void **state)
     pool.request->on_failed(pool.request->owner, END_CONNECT_FAILED);
     turn(f);
     assert_int_equal(f->done, 1);
-    assert_true(f->failed);
+    assert_answer(f, "503", "upstream connect failure");
     assert_int_equal(pool.cancels, 0);
 }
 
@@ -384,7 +390,7 @@ static void test_no_endpoint(void **state)
     start_get(f);
     turn(f);
     assert_int_equal(pool.requests, 0);
-    assert_string_equal(f->error, "no_healthy_upstream");
+    assert_answer(f, "503", "no healthy upstream");
 }
 
 static void test_endpoints_not_told_yet(void **state)
@@ -421,7 +427,7 @@ static void test_stale_connection_is_tried_again_once(void **state)
     turn(f);
     assert_int_equal(pool.requests, 2);
     assert_int_equal(f->done, 1);
-    assert_true(f->failed);
+    assert_answer(f, "503", "upstream connect error or disconnect before headers");
 }
 
 static void test_no_retry(void **state)
@@ -459,12 +465,26 @@ static void test_time_over_is_a_504(void **state)
     assert_int_equal(start(f, &spec), ABI_OK);
     while (f->done == 0)
         uv_run(&f->w.loop.uv, UV_RUN_ONCE);
-    assert_false(f->failed);
-    assert_string_equal(f->status, "504");
-    assert_string_equal(f->body, "upstream request timeout");
+    assert_answer(f, "504", "upstream request timeout");
     assert_int_equal(pool.requests, pool.aborts);
     turn(f);
     assert_int_equal(f->done, 1);
+}
+
+/* A head has been promised to nobody yet: as in Envoy, there is none any more. */
+static void test_time_over_behind_the_head_is_a_failure(void **state)
+{
+    struct fixture *f = *state;
+    struct http_call spec = spec_of(get_pairs, ARRAY_LEN(get_pairs));
+
+    spec.timeout_ms = 200;
+    assert_int_equal(start(f, &spec), ABI_OK);
+    turn(f);
+    pool.leg.ops->on_head(pool.leg.stream, answer(pool.request->arena, "200"), false);
+    while (f->done == 0)
+        uv_run(&f->w.loop.uv, UV_RUN_ONCE);
+    assert_true(f->failed);
+    assert_int_equal(pool.requests, pool.aborts);
 }
 
 static void test_cancel_in_every_state(void **state)
@@ -511,6 +531,7 @@ int main(void)
         T(test_stale_connection_is_tried_again_once),
         T(test_no_retry),
         T(test_time_over_is_a_504),
+        T(test_time_over_behind_the_head_is_a_failure),
         T(test_cancel_in_every_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -308,6 +308,34 @@ static void test_watermark_presses_back(void **state)
     rig_free(r);
 }
 
+/* As in Envoy: only after FILTER_BUFFER does a callback see what is held. */
+static void test_watermark_shows_each_piece_alone(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(1);
+    ANSWER(r, 0, RIG_QB, FILTER_WATERMARK, FILTER_WATERMARK, FILTER_BUFFER, FILTER_CONTINUE);
+    rig_post(r, NULL);
+    rig_down_body(r, "abc", false);
+    rig_down_body(r, "def", false);
+    rig_down_body(r, "ghi", false);
+    rig_down_body(r, "jkl", true);
+    RIG_STORY(r, "q0(/p,0) UP[/p,chunked,0] Q0(abc,0) Q0(def,0) Q0(ghi,0) Q0(abcdefghijkl,1) UP[abcdefghijkl,1]");
+    rig_free(r);
+}
+
+static void test_watermark_then_on(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(1);
+    ANSWER(r, 0, RIG_QB, FILTER_WATERMARK, FILTER_CONTINUE, FILTER_CONTINUE);
+    rig_post(r, NULL);
+    rig_down_body(r, "abc", false);
+    rig_down_body(r, "def", false);
+    rig_down_body(r, "ghi", true);
+    RIG_STORY(r, "q0(/p,0) UP[/p,chunked,0] Q0(abc,0) Q0(def,0) UP[abcdef,0] Q0(ghi,1) UP[ghi,1]");
+    rig_free(r);
+}
+
 static void test_no_buffer_consumes(void **state)
 {
     (void)state;
@@ -320,18 +348,20 @@ static void test_no_buffer_consumes(void **state)
     rig_free(r);
 }
 
+/* As in Envoy: what was shown behind held bytes is held with them. */
 static void test_no_buffer_keeps_what_was_held(void **state)
 {
     (void)state;
     struct rig *r = rig_new(1);
-    ANSWER(r, 0, RIG_QB, FILTER_BUFFER, FILTER_NO_BUFFER);
+    ANSWER(r, 0, RIG_QB, FILTER_BUFFER, FILTER_NO_BUFFER, FILTER_NO_BUFFER);
     rig_post(r, NULL);
     rig_down_body(r, "abc", false);
-    rig_down_body(r, "def", true);
-    RIG_STORY(r, "q0(/p,0) UP[/p,chunked,0] Q0(abc,0) Q0(abcdef,1)");
+    rig_down_body(r, "def", false);
+    rig_down_body(r, "ghi", true); /* this one is taken */
+    RIG_STORY(r, "q0(/p,0) UP[/p,chunked,0] Q0(abc,0) Q0(abcdef,0) Q0(ghi,1)");
     filter_continue(&r->s->filters[0], DIR_REQUEST);
     rig_turn(r);
-    RIG_STORY(r, "UP[abc,1]");
+    RIG_STORY(r, "UP[abcdef,1]");
     rig_free(r);
 }
 
@@ -496,6 +526,50 @@ static void test_body_changed_behind_a_declared_length(void **state)
     rig_free(r);
 }
 
+static unsigned broke[2];
+
+static void note_broken(struct filter *f, enum direction dir)
+{
+    (void)f;
+    broke[dir]++;
+}
+
+/* Filters in Rust and Go see every body; a download keeps its length. */
+static void test_length_is_kept_while_nobody_changes_the_body(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(1);
+    broke[DIR_REQUEST] = broke[DIR_RESPONSE] = 0;
+    r->filters[0].ops.broke_length = note_broken;
+    rig_post(r, "6");
+    rig_down_body(r, "abc", false);
+    RIG_STORY(r, "q0(/p,0) Q0(abc,0) UP[/p,length=6,0] UP[abc,0]");
+    rig_down_body(r, "def", true);
+    rig_response(r, "6", false);
+    rig_up_body(r, "abc", false);
+    RIG_STORY(r, "Q0(def,1) UP[def,1] s0(200,0) S0(abc,0) DOWN[200,length=6,0] DOWN[abc,0]");
+    assert_int_equal(broke[DIR_REQUEST] + broke[DIR_RESPONSE], 0);
+    r->filters[0].hook[RIG_SB] = grow;
+    rig_up_body(r, "def", true); /* too late: the encoder refuses it */
+    assert_int_equal(broke[DIR_RESPONSE], 1);
+    rig_free(r);
+}
+
+static void test_length_is_not_kept_for_a_filter_that_broke_one(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(1);
+    r->filters[0].ops.breaks_length[DIR_RESPONSE] = true;
+    rig_post(r, "6");
+    rig_down_body(r, "abc", false);
+    RIG_STORY(r, "q0(/p,0) Q0(abc,0) UP[/p,length=6,0] UP[abc,0]");
+    rig_down_body(r, "def", true);
+    rig_response(r, "6", false);
+    rig_up_body(r, "abc", false);
+    RIG_STORY(r, "Q0(def,1) UP[def,1] s0(200,0) S0(abc,0) DOWN[200,chunked,0] DOWN[abc,0]");
+    rig_free(r);
+}
+
 static void test_a_guests_length_never_counts(void **state)
 {
     (void)state;
@@ -625,6 +699,8 @@ int main(void)
         cmocka_unit_test(test_response_buffer_over_the_limit),
         cmocka_unit_test(test_response_over_the_limit_after_the_head_is_reset),
         cmocka_unit_test(test_watermark_presses_back),
+        cmocka_unit_test(test_watermark_shows_each_piece_alone),
+        cmocka_unit_test(test_watermark_then_on),
         cmocka_unit_test(test_no_buffer_consumes),
         cmocka_unit_test(test_no_buffer_keeps_what_was_held),
         cmocka_unit_test(test_no_buffer_with_end_holds_the_end),
@@ -636,6 +712,8 @@ int main(void)
         cmocka_unit_test(test_length_removed_by_a_filter),
         cmocka_unit_test(test_body_changed_behind_a_declared_length),
         cmocka_unit_test(test_a_guests_length_never_counts),
+        cmocka_unit_test(test_length_is_kept_while_nobody_changes_the_body),
+        cmocka_unit_test(test_length_is_not_kept_for_a_filter_that_broke_one),
         cmocka_unit_test(test_bypass_while_holding),
         cmocka_unit_test(test_bypass_inside_a_body_callback),
         cmocka_unit_test(test_continue_when_nothing_is_held),

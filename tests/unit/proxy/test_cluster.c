@@ -174,9 +174,58 @@ static void test_names(void **state)
                                           "api.example.com:80"};
     for (size_t i = 0; i < ARRAY_LEN(unknown); i++)
         assert_null(cluster_find(&t, str_of(unknown[i])));
+    cluster_update(service, NULL, 0);
     cluster_clear_aliases(&t);
     assert_null(cluster_find(&t, STR("web.default:8080")));
     assert_ptr_equal(cluster_find(&t, STR("default/Web:8080")), service);
+    cluster_table_free(&t);
+}
+
+/* Each of those who keep it, last of all: an endpoint, a name, a user. */
+static void test_gone_clusters_are_freed_with_their_last_user(void **state)
+{
+    (void)state;
+    struct str key = STR("ns/a:80");
+    for (int last = 0; last < 4; last++) {
+        struct cluster_table t = {0};
+        struct cluster *c = cluster_get(&t, key);
+        struct endpoint_conf list[] = {conf("127.0.0.1:1", 1)};
+        cluster_update(c, list, 1);
+        cluster_update(c, list, 1);
+        struct endpoint *e = c->endpoints[0];
+        if (last == 1)
+            endpoint_ref(e);
+        if (last == 2)
+            cluster_alias(&t, STR("a:80"), c);
+        if (last == 3)
+            cluster_ref(c);
+        cluster_gone(c);
+        assert_true((map_get(&t.by_key, key) != NULL) == (last != 0));
+        if (last == 1)
+            endpoint_unref(e);
+        if (last == 2)
+            cluster_clear_aliases(&t);
+        if (last == 3)
+            cluster_unref(c);
+        assert_null(map_get(&t.by_key, key));
+        cluster_table_free(&t);
+    }
+}
+
+static void test_a_cluster_that_comes_back(void **state)
+{
+    (void)state;
+    struct cluster_table t = {0};
+    struct cluster *c = cluster_get(&t, STR("ns/a:80"));
+    struct endpoint_conf list[] = {conf("127.0.0.1:1", 1)};
+    cluster_update(c, list, 1);
+    cluster_ref(c);
+    cluster_gone(c);
+    assert_null(cluster_choose(c, NULL));
+    assert_ptr_equal(cluster_get(&t, STR("ns/a:80")), c);
+    cluster_update(c, list, 1);
+    cluster_unref(c);
+    assert_non_null(cluster_choose(c, NULL));
     cluster_table_free(&t);
 }
 
@@ -189,6 +238,8 @@ int main(void)
         cmocka_unit_test(test_update_under_way_keeps_the_turn),
         cmocka_unit_test(test_many_endpoints),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_gone_clusters_are_freed_with_their_last_user),
+        cmocka_unit_test(test_a_cluster_that_comes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

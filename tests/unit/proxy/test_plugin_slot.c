@@ -432,8 +432,6 @@ static void test_vm_works_from_the_first_runtime_on(void **state)
     turn(f);
     assert_true(pv->attached);
     assert_int_equal(plugin_slot_state(f->slot), SLOT_LIVE);
-    assert_true(plugin_slot_has(f->slot, CB_REQUEST_HEADERS));
-    assert_false(plugin_slot_has(f->slot, CB_REQUEST_BODY));
 }
 
 static void test_context_is_made_late_and_ended(void **state)
@@ -480,8 +478,8 @@ static void test_without_a_vm(void **state)
 
     f->slot = plugin_slot_get(&f->w, &f->plugin);
     assert_int_equal(plugin_slot_state(f->slot), SLOT_WAITING);
-    assert_true(plugin_slot_has(f->slot, CB_REQUEST_BODY));
     struct fake_stream *fs = stream_begin(f, f->slot);
+    assert_true(f->slot->has[CB_REQUEST_BODY]); /* nobody knows yet which callbacks it has */
     assert_int_equal(run_headers(fs, DIR_REQUEST), FILTER_ENDED);
     assert_int_equal(fs->reply.status, 403);
     assert_int_equal(fs->reply.reason, END_PLUGIN_ABSENT);
@@ -726,6 +724,31 @@ static void test_retire(void **state)
     turn(f);
     assert_int_equal(f->freed, 2);
     assert_int_equal(f->last.generation, 99);
+}
+
+static void test_retired_gets_its_answers(void **state)
+{
+    struct fixture *f = *state;
+    struct plugin_vm *pv = start(f);
+    struct http_call spec = {.id = 1, .cluster = STR("known")};
+    void *handle;
+
+    assert_int_equal(pv->ops->http_call(pv->host, &spec, &handle), ABI_OK);
+    struct call *call = last_call;
+    plugin_slot_retire(&f->w, 7);
+    plugin_slot_unref(f->slot);
+    f->slot = NULL;
+    turn(f);
+    assert_int_equal(vms_freed, 0);
+    unsigned answers_before = pv->answers;
+    call->done(call->arg, call, NULL, NULL, NULL, NULL);
+    mem_free(call);
+    assert_int_equal(pv->answers, answers_before + 1);
+    assert_int_equal(vms_freed, 0); /* not from inside */
+    turn(f);
+    assert_int_equal(vms_freed, 1);
+    assert_int_equal(calls_cancelled, 0);
+    assert_int_equal(f->freed, 1);
 }
 
 static void test_swap(void **state)
@@ -986,6 +1009,7 @@ int main(void)
         T(test_quarantine_and_probe),
         T(test_failing_probe_doubles_the_back_off),
         cmocka_unit_test_setup_teardown(test_retire, setup, teardown_gone),
+        cmocka_unit_test_setup_teardown(test_retired_gets_its_answers, setup, teardown_gone),
         T(test_swap),
         T(test_queue_event_reaches_the_worker),
         T(test_ticks),

@@ -193,7 +193,7 @@ static void test_request(void **state)
     expect_none(f, "request.referer");
     expect_int(f, "request.time", 1700000000123456789u);
     expect_int(f, "request.size", 7);
-    expect_int(f, "request.total_size", 107);
+    expect_int(f, "request.total_size", f->stream.side[DIR_REQUEST].msg->headers.bytes + 7);
     expect_none(f, "request.duration");
     f->stream.end_ns = 5000;
     expect_int(f, "request.duration", 4000);
@@ -248,8 +248,13 @@ static void test_response(void **state)
     expect_none(f, "response.code_details");
     expect_int(f, "response.flags", 0);
     expect_none(f, "response.grpc_status");
+    expect_bytes(f, "response.headers", str_span("\0\0\0\0", 4));
+    expect_none(f, "response.headers.x-b");
+    expect_int(f, "response.headers_bytes", 0);
     add_response(f);
     expect_int(f, "response.code", 404);
+    expect_int(f, "response.grpc_status", 12);
+    expect_text(f, "response.code_details", "via_upstream");
     f->stream.status = 503;
     expect_int(f, "response.code", 503);
     f->stream.reason = END_NO_ENDPOINT;
@@ -318,6 +323,8 @@ static void test_upstream(void **state)
     expect_text(f, "upstream.local_address", "127.0.0.1:55555");
     expect_int(f, "upstream.request_attempt_count", 2);
     expect_int(f, "upstream.num_endpoints", 3);
+    expect_text(f, "upstream.locality", "");
+    expect_text(f, "upstream.transport_failure_reason", "");
 }
 
 static void test_route_and_cluster_in_both_spellings(void **state)
@@ -329,7 +336,12 @@ static void test_route_and_cluster_in_both_spellings(void **state)
     expect_text(f, "xds.cluster_name", "shop/api:80");
     expect_text(f, "cluster_name", "shop/api:80");
     expect_text(f, "xds.route_metadata", "");
-    expect_none(f, "xds.route_metadata.filter_metadata");
+    expect_bytes(f, "xds.route_metadata.filter_metadata", str_span("\0\0\0\0", 4));
+    expect_bytes(f, "xds.route_metadata.typed_filter_metadata", str_span("\0\0\0\0", 4));
+    expect_none(f, "xds.route_metadata.filter_metadata.x");
+    expect_none(f, "xds.route_metadata.other");
+    expect_text(f, "xds.virtual_host_metadata", "");
+    expect_text(f, "xds.filter_chain_name", "");
     expect_int(f, "listener_direction", 2);
     expect_int(f, "xds.listener_direction", 2);
     assert_int_equal(lookups, 1);
@@ -446,7 +458,8 @@ static void test_paths(void **state)
     expect_none(f, "request..method");
     memset(deep, 0, sizeof deep);
     assert_int_equal(property_get(&f->worker, &f->stream, false, str_span(deep, sizeof deep), &f->out), ABI_NOT_FOUND);
-    expect_none(f, "metadata.filter_metadata");
+    expect_bytes(f, "metadata.filter_metadata", str_span("\0\0\0\0", 4));
+    expect_none(f, "metadata.filter_metadata.x");
     expect_text(f, "metadata", "");
 }
 

@@ -292,7 +292,7 @@ static void test_continue_is_said_when_the_body_is_wanted(void **state)
     RIG_STORY(r, "q0(/p,0)");
     filter_continue(&r->s->filters[0], DIR_REQUEST);
     rig_turn(r);
-    RIG_STORY(r, "UP[/p,chunked,0] DOWN[interim 100]");
+    RIG_STORY(r, "UP[/p,length=3,0] DOWN[interim 100]");
     rig_free(r);
 }
 

@@ -173,9 +173,34 @@ static uint32_t step_control_other(uint32_t cb, const uint32_t *a)
     assert_int_equal(stream.continued[0], 0);                                /* not yet */
     assert_int_equal(call("proxy_clear_route_cache"), ABI_OK);
     assert_int_equal(stream.cleared, 1);                              /* at once */
-    assert_int_equal(call("proxy_set_effective_context", 0), ABI_OK); /* Envoy's VM context: no stream */
+    assert_int_equal(call("proxy_set_effective_context", 0), ABI_OK); /* the tick's own: no stream */
+    assert_int_equal(call("proxy_clear_route_cache"), ABI_OK);
+    assert_int_equal(stream.cleared, 1);
     assert_int_equal(call("proxy_set_effective_context", 1), ABI_OK);
     return 0;
+}
+
+static uint32_t step_back_to_own(uint32_t cb, const uint32_t *a)
+{
+    (void)a;
+    if (cb == CB_REQUEST_HEADERS) {
+        assert_int_equal(call("proxy_set_effective_context", 1), ABI_OK);
+        assert_int_equal(call("proxy_clear_route_cache"), ABI_OK);
+        assert_int_equal(stream.cleared, 0);
+        assert_int_equal(call("proxy_set_effective_context", 0), ABI_OK);
+        assert_int_equal(call("proxy_clear_route_cache"), ABI_OK);
+        assert_int_equal(stream.cleared, 1);
+    }
+    return cb == CB_CONFIGURE || cb == CB_VM_START;
+}
+
+static void test_effective_context_0_is_the_callbacks_own(void **state)
+{
+    (void)state;
+    on_step = step_back_to_own;
+    begin();
+    assert_int_equal(ctx_request_headers(ctx, 1, true), CTX_CONTINUE);
+    end();
 }
 
 static uint32_t step_set_tick(uint32_t cb, const uint32_t *a)
@@ -548,6 +573,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_arguments, setup, teardown),
         cmocka_unit_test_setup_teardown(test_own_continue_wins_over_pause, setup, teardown),
         cmocka_unit_test_setup_teardown(test_effective_context, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_effective_context_0_is_the_callbacks_own, setup, teardown),
         cmocka_unit_test_setup_teardown(test_local_reply, setup, teardown),
         cmocka_unit_test_setup_teardown(test_huge_reply, setup, teardown),
         cmocka_unit_test_setup_teardown(test_local_reply_errors, setup, teardown),

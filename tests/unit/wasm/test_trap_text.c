@@ -28,8 +28,11 @@ static void test_frames(void **state)
                 "    0:     0x2e - <unknown>!innermost\n"
                 "    1:   0x1f3c - my_filter!core::panicking::panic::h0123456789abcdef\n"
                 "    2: 0x123456 - <unknown>!<wasm function 12>\n"
+                "    3: 0x123456 - core::backtrace::<core::handler, !>\n"
+                "    4: 0x123456 - m.wasm!core::backtrace::<core::handler, !>\n"
                 "\nCaused by:\n    wasm trap: wasm `unreachable` instruction executed",
-                "innermost < core::panicking::panic < <wasm function 12>");
+                "innermost < core::panicking::panic < <wasm function 12> < core::backtrace::<core::handler, !> < "
+                "core::backtrace::<core::handler, !>");
 }
 
 static void test_frames_with_lines(void **state)

@@ -12,10 +12,33 @@ static struct addr addr;
 static size_t answer_bytes;
 static unsigned handled;
 
+static struct http_exchange *later;
+static bool was_gone;
+static unsigned marks[8];
+
+static void on_gone(void *owner)
+{
+    assert_ptr_equal(owner, &later);
+    was_gone = true;
+    later = NULL;
+}
+
 static void handle(void *arg, const struct http_request *r, struct http_response *out)
 {
     (void)arg;
+    marks[handled % ARRAY_LEN(marks)] = (*r->mark)++;
     handled++;
+    if (str_is(r->path, "/later")) {
+        later = r->exchange;
+        http_exchange_defer(r->exchange, on_gone, &later);
+        return;
+    }
+    if (str_is(r->path, "/at-once")) {
+        struct http_response now = {.status = 201};
+        http_exchange_defer(r->exchange, NULL, NULL);
+        http_exchange_answer(r->exchange, &now);
+        return;
+    }
     if (str_is(r->path, "/large")) {
         for (size_t i = 0; i < answer_bytes; i++)
             strbuf_addc(&out->body, 'x');
@@ -31,6 +54,8 @@ static void handle(void *arg, const struct http_request *r, struct http_response
 static void start(size_t connections, uint64_t idle_ms)
 {
     handled = 0;
+    later = NULL;
+    was_gone = false;
     loop_init(&loop);
     int fd = rig_listen(&addr);
     server =
@@ -73,6 +98,122 @@ static void test_one_request(void **state)
     has(a, "x-one: 1\r\n");
     has(a, "x-two: 2\r\n");
     has(a, "\r\n\r\nGET /a/b [c=d&e] h:1 <>");
+}
+
+/* ---- answers that come later ---- */
+
+static bool has_later(void *arg)
+{
+    (void)arg;
+    return later != NULL;
+}
+static bool is_gone(void *arg)
+{
+    (void)arg;
+    return was_gone;
+}
+
+struct wanted {
+    struct rig_client *client;
+    const char *text;
+};
+static bool text_came(void *arg)
+{
+    struct wanted *w = arg;
+    return strstr(rig_read(w->client), w->text) != NULL;
+}
+static void wait_text(struct rig_client *c, const char *text)
+{
+    struct wanted w = {c, text};
+    run_until(&loop, text_came, &w);
+}
+
+static void test_answer_later(void **state)
+{
+    (void)state;
+    struct rig_client client, *c = &client;
+    rig_connect(c, &addr);
+    rig_send(c, "GET /later HTTP/1.1\r\nHost: h\r\n\r\nGET /next HTTP/1.1\r\nHost: h\r\n\r\n");
+    run_until(&loop, has_later, NULL);
+    struct http_response r = {.status = 202};
+    strbuf_addz(&r.body, "late");
+    strbuf_addz(&r.headers, "x-three: 3\n");
+    http_exchange_answer(later, &r);
+    wait_text(c, "GET /next []");
+    has(rig_read(c), "HTTP/1.1 202 Accepted\r\n");
+    has(rig_read(c), "x-three: 3\r\n");
+    has(rig_read(c), "\r\n\r\nlateHTTP/1.1 200");
+    assert_int_equal(marks[0], 0);
+    assert_int_equal(marks[1], 1); /* the same connection */
+    rig_close(c);
+    assert_false(was_gone);
+    has(rig_ask(&loop, &addr, "GET /at-once HTTP/1.1\r\nHost: h\r\n\r\n"), "HTTP/1.1 201 Created");
+}
+
+static void test_stream(void **state)
+{
+    (void)state;
+    struct rig_client client, *c = &client;
+    rig_connect(c, &addr);
+    rig_send(c, "GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
+    run_until(&loop, has_later, NULL);
+    struct http_response r = {.status = 200, .content_type = "application/json"};
+    http_exchange_begin(later, &r);
+    http_exchange_send(later, STR("one\n"));
+    wait_text(c, "4\r\none\n\r\n");
+    has(rig_read(c), "transfer-encoding: chunked\r\n");
+    http_exchange_send(later, STR("three\n"));
+    http_exchange_end(later);
+    wait_text(c, "6\r\nthree\n\r\n0\r\n\r\n");
+    rig_send(c, "GET /again HTTP/1.1\r\nHost: h\r\n\r\n");
+    wait_text(c, "GET /again []");
+    rig_close(c);
+    assert_false(was_gone);
+}
+
+static void gone_while(bool stream)
+{
+    struct rig_client client, *c = &client;
+    rig_connect(c, &addr);
+    rig_send(c, "GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
+    run_until(&loop, has_later, NULL);
+    struct http_response r = {.status = 200};
+    if (stream)
+        http_exchange_begin(later, &r);
+    rig_close(c);
+    if (!stream) /* it may only have finished sending: known once it is written to */
+        return;
+    run_until(&loop, is_gone, NULL);
+    assert_null(later);
+}
+static void test_gone_while_streaming(void **state)
+{
+    (void)state;
+    gone_while(true);
+}
+/* teardown frees the server: the owner is told. */
+static void test_gone_with_the_server(void **state)
+{
+    (void)state;
+    gone_while(false);
+}
+
+/* One that takes nothing of what is streamed to it. */
+static void test_stream_to_a_stuck_client(void **state)
+{
+    (void)state;
+    struct rig_client client, *c = &client;
+    rig_connect(c, &addr);
+    rig_send(c, "GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
+    run_until(&loop, has_later, NULL);
+    struct http_response r = {.status = 200};
+    http_exchange_begin(later, &r);
+    static char block[64 * 1024];
+    for (int i = 0; i < 200; i++)
+        http_exchange_send(later, str_span(block, sizeof block));
+    assert_true(http_exchange_queued(later) > 0);
+    run_until(&loop, is_gone, NULL);
+    rig_close(c);
 }
 
 static void test_bodies(void **state)
@@ -229,6 +370,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_one_request, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_answer_later, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stream, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_gone_while_streaming, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_gone_with_the_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stream_to_a_stuck_client, setup_impatient, teardown),
         cmocka_unit_test_setup_teardown(test_bodies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_body_too_large, setup, teardown),
         cmocka_unit_test_setup_teardown(test_head_and_close, setup, teardown),

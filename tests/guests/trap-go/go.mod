@@ -1,0 +1,3 @@
+module weir.example/trap-go
+
+go 1.24
