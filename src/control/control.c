@@ -468,6 +468,10 @@ static bool cluster_start(struct control *c)
     c->cluster = source_cluster_new(&s, &error);
     if (c->cluster == NULL)
         log_line(LOG_ERROR, "--kubernetes: %s", error);
+    if (c->cluster != NULL) {
+        struct status_sink sink = source_cluster_sink(c->cluster);
+        conditions_add_sink(c, &sink);
+    }
     mem_free(error);
     mem_free(directory);
     return c->cluster != NULL;
@@ -553,6 +557,8 @@ static void control_end(struct control *c)
     c->life = LIFE_OVER;
     loop_timer_close(&c->drain_timer, NULL);
     loop_timer_close(&c->second, NULL);
+    conditions_free(c->conditions); /* they tell the cluster and the API */
+    c->conditions = NULL;
     if (c->source != NULL)
         source_dir_free(c->source);
     if (c->cluster != NULL)
@@ -565,8 +571,6 @@ static void control_end(struct control *c)
         source_api_free(c->api);
     if (c->dns != NULL)
         dns_free(c->dns);
-    conditions_free(c->conditions);
-    c->conditions = NULL;
     mailbox_close(c->mailbox, drop_mail);
     if (c->delivery != NULL)
         delivery_free(c->delivery);

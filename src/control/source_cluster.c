@@ -7,8 +7,12 @@
  */
 #include "control/source_cluster.h"
 
+#include <unistd.h>
+
 #include "base/log.h"
 #include "base/metrics.h"
+#include "kube/lease.h"
+#include "kube/status_writer.h"
 
 enum {
     SETTLE_MS = 5,
@@ -66,7 +70,9 @@ struct source_cluster {
     bool full;     /* too many named objects */
     bool dirty;          /* the store was given texts that are not settled yet */
     struct loop_timer settle, patience, keep;
-    metric_id stale, objects, changes;
+    struct kube_writer *writer;
+    struct kube_lease *lease;
+    metric_id stale, objects, changes, leads;
 };
 
 /* ---- the store ---- */
@@ -142,6 +148,7 @@ static bool settle_store(struct source_cluster *s)
 static void on_set(void *arg, struct kube_watch *w, const struct kube_object *o, struct str text)
 {
     struct source_cluster *s = arg;
+    kube_writer_touch(s->writer, kube_watch_kind(w)->kind, o->ns, o->name);
     if (s->stage != STAGE_LISTING && !s->held)
         put(s, w, o, text);
 }
@@ -150,6 +157,7 @@ static void on_removed(void *arg, struct kube_watch *w, const char *ns, const ch
 {
     struct source_cluster *s = arg;
     struct strbuf key = {0};
+    kube_writer_forget(s->writer, kube_watch_kind(w)->kind, ns, name);
     if (s->stage != STAGE_LISTING && !s->held) {
         write_key(&key, kube_watch_kind(w)->kind, ns, name);
         take(s, strbuf_str(&key));
@@ -528,6 +536,10 @@ bool source_cluster_is_ready(const struct source_cluster *s, struct strbuf *out)
     if (s->full)
         strbuf_printf(out, "kubernetes: more than %d Secrets and ConfigMaps are named: the rest is not read\n",
                       NAMED_MAX);
+    if (kube_lease_problem(s->lease) != NULL)
+        strbuf_printf(out, "kubernetes: status is not written: %s\n", kube_lease_problem(s->lease));
+    if (kube_lease_is_held(s->lease) && kube_writer_problem(s->writer) != NULL)
+        strbuf_printf(out, "kubernetes: status: %s\n", kube_writer_problem(s->writer));
     if (kube_client_problem(s->client) != NULL)
         strbuf_printf(out, "kubernetes: credentials: %s\n", kube_client_problem(s->client));
     if (s->stage != STAGE_FLOWING)
@@ -562,7 +574,10 @@ void source_cluster_write_json(const struct source_cluster *s, struct strbuf *ou
 {
     strbuf_addz(out, "{\"server\":");
     strbuf_add_json(out, str_of(kube_client_where(s->client)));
-    strbuf_printf(out, ",\"restored\":%s,\"watches\":[", s->restored ? "true" : "false");
+    strbuf_printf(out, ",\"restored\":%s,\"writesStatus\":%s,\"statusWriter\":", s->restored ? "true" : "false",
+                  kube_lease_is_held(s->lease) ? "true" : "false");
+    strbuf_add_json(out, str_of(kube_lease_holder(s->lease)));
+    strbuf_printf(out, ",\"statusWaiting\":%zu,\"watches\":[", kube_writer_waiting(s->writer));
     for (size_t i = 0; i < s->count; i++) {
         if (i > 0)
             strbuf_addc(out, ',');
@@ -575,17 +590,70 @@ void source_cluster_write_json(const struct source_cluster *s, struct strbuf *ou
     strbuf_addz(out, "]}");
 }
 
-struct kube_client *source_cluster_client(const struct source_cluster *s) { return s->client; }
+/* ---- status ---- */
 
-const struct kube_watch *source_cluster_find(const struct source_cluster *s, enum kind kind, const char *ns,
-                                             const char *name, struct kube_object *out)
+static const struct kube_watch *find_object(void *arg, const char *kind, const char *ns, const char *name,
+                                            struct kube_object *out)
 {
+    const struct source_cluster *s = arg;
     for (size_t i = 0; i < s->count; i++) {
         const struct cluster_watch *w = s->watches[i];
-        if (strcmp(w->kind->kube.kind, kind_name(kind)) == 0 && kube_watch_find(w->watch, ns, name, out))
+        if (strcmp(w->kind->kube.kind, kind) == 0 && kube_watch_find(w->watch, ns, name, out))
             return w->watch;
     }
     return NULL;
+}
+
+static void on_lead(void *arg, bool held)
+{
+    struct source_cluster *s = arg;
+    kube_writer_lead(s->writer, held);
+    metrics_gauge_set(s->leads, held);
+}
+
+static void on_status(void *arg, enum kind kind, const char *ns, const char *name, const char *json)
+{
+    struct source_cluster *s = arg;
+    kube_writer_status(s->writer, kind_name(kind), ns, name, json);
+}
+
+static void on_event(void *arg, enum kind kind, const char *ns, const char *name, const char *type, const char *reason,
+                     const char *message)
+{
+    struct source_cluster *s = arg;
+    kube_writer_event(s->writer, kind_name(kind), ns, name, type, reason, message);
+}
+
+struct status_sink source_cluster_sink(struct source_cluster *s)
+{
+    return (struct status_sink){.status = on_status, .event = on_event, .arg = s};
+}
+
+/* "pod_0123456789abcdef": a name alone may be that of the pod before. */
+static char *make_identity(void)
+{
+    char host[256] = "weir";
+    uint64_t random = str_hash(STR("lease"));
+    if (gethostname(host, sizeof host - 1) != 0)
+        host[0] = '\0';
+    return mem_printf("%s_%016llx", host, (unsigned long long)random);
+}
+
+static void status_start(struct source_cluster *s)
+{
+    char *identity = make_identity();
+    struct kube_writer_options w = {
+        .loop = s->o.loop, .client = s->client, .instance = identity, .find = find_object, .arg = s};
+    s->writer = kube_writer_new(&w);
+    struct kube_lease_options l = {.loop = s->o.loop,
+                                   .client = s->client,
+                                   .ns = s->o.ns,
+                                   .name = "weir-status",
+                                   .identity = identity,
+                                   .changed = on_lead,
+                                   .arg = s};
+    s->lease = kube_lease_new(&l);
+    mem_free(identity);
 }
 
 /* ---- life ---- */
@@ -611,6 +679,9 @@ struct source_cluster *source_cluster_new(const struct source_cluster_options *o
     s->objects = metrics_define(METRICS_GAUGE, STR("weir_kubernetes_objects"), STR_NONE, "Objects read from the cluster");
     s->changes = metrics_define(METRICS_COUNTER, STR("weir_kubernetes_updates_total"), STR_NONE,
                                 "Times that objects of the cluster changed what Weir knows");
+    s->leads = metrics_define(METRICS_GAUGE, STR("weir_kubernetes_writes_status"), STR_NONE,
+                              "1 while this gateway is the one that writes status into the cluster");
+    status_start(s);
     enter(s, STAGE_LISTING);
     log_line(LOG_INFO, "kubernetes: reading from %s", kube_client_where(client));
     add_watches(s);
@@ -638,6 +709,8 @@ void source_cluster_free(struct source_cluster *s)
         watch_free(s->watches[i]);
     MAP_EACH (e, &s->named)
         watch_free(e->value);
+    kube_writer_free(s->writer);
+    kube_lease_free(s->lease);
     cluster_snapshot_free(s->snapshot);
     kube_client_free(s->client);
     mem_free(s->watches);

@@ -283,3 +283,57 @@ def test_logs_of_a_pod_by_label(cluster, weir_on, modules):
     finally:
         kubelet.stop()
         cluster.kubectl("delete", "node", "node-1", check=False)
+
+
+def condition(o, kind):
+    return next((c for c in o.get("status", {}).get("conditions", []) if c["type"] == kind), {})
+
+
+def test_status_and_events_are_written_and_two_gateways_have_one_writer(cluster, weir_on, modules):
+    cluster.kubectl("apply", "-n", "istio-system", "-f", ROOT / "deploy/kustomize/base/rbac.yaml")
+    config = cluster.kubeconfig("weir", token=cluster.service_account("weir"))
+    gateways = [weir_on(config=config)]
+    gateways.append(weir_on(config=config, apply=False, port=gateways[0].port + 1))
+    cluster.apply(res.plugin("p", modules("counter"), {"mark": "one"}))
+    def programmed():
+        o = cluster.get("wasmplugin", "p")
+        return o if condition(o, "Programmed").get("status") == "True" else None
+    first = wait_until(programmed, "Programmed in the cluster", explain=gateways[0].tail)
+    assert condition(first, "Programmed")["lastTransitionTime"]
+    leaders = [g for g in gateways if g.config()["cluster"]["writesStatus"]]
+    assert len(leaders) == 1, [g.config()["cluster"] for g in gateways]
+    lease = cluster.get("lease", "weir-status")
+    assert lease["spec"]["holderIdentity"] == leaders[0].config()["cluster"]["statusWriter"]
+    wait_until(lambda: "WasmPlugin/p" in cluster.kubectl("get", "events", "-n", "istio-system", "-o", "wide").stdout
+               or "wasmplugin/p" in cluster.kubectl("get", "events", "-n", "istio-system", "-o", "wide").stdout, "an Event", explain=leaders[0].tail)
+    # A status that is right is not written again, and the next leader keeps its times.
+    version = cluster.get("wasmplugin", "p")["metadata"]["resourceVersion"]
+    other = next(g for g in gateways if g is not leaders[0])
+    leaders[0].stop()
+    wait_until(lambda: other.config()["cluster"]["writesStatus"], "the other to lead", explain=other.tail)
+    cluster.kubectl("patch", "wasmplugin", "p", "-n", "istio-system", "--type=merge", "-p", '{"spec":{"url":"http://127.0.0.1:1/none.wasm"}}')
+    def failed():
+        o = cluster.get("wasmplugin", "p")
+        return o if condition(o, "Fetched").get("status") == "False" else None
+    second = wait_until(failed, "Fetched to be False", explain=other.tail)
+    assert condition(second, "Accepted")["lastTransitionTime"] == condition(first, "Accepted")["lastTransitionTime"]
+    assert int(second["status"]["observedGeneration"]) == second["metadata"]["generation"] == 2
+    gw = cluster.get("gateway", "gw")
+    assert condition(gw, "Accepted")["status"] == "True"
+    route = cluster.get("httproute", "default")
+    assert route["status"]["parents"][0]["conditions"]
+    assert version != second["metadata"]["resourceVersion"]
+
+
+def test_status_of_a_bad_object_and_parents_of_another_controller(cluster, weir_on):
+    cluster.apply(res.plugin("bad", "fake://nowhere/x"))
+    weir_on(ready=False)
+    wait_until(lambda: condition(cluster.get("wasmplugin", "bad"), "Accepted").get("status") == "False", "Accepted to be False")
+    foreign = {"parentRef": {"name": "gw", "group": "gateway.networking.k8s.io", "kind": "Gateway"}, "controllerName": "example.com/other",
+               "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
+    cluster.kubectl("patch", "httproute", "default", "-n", "istio-system", "--subresource=status", "--type=merge", "-p", json.dumps({"status": {"parents": [foreign]}}))
+    cluster.kubectl("patch", "httproute", "default", "-n", "istio-system", "--type=merge", "-p", '{"spec":{"hostnames":["a.example"]}}')
+    def both():
+        names = {p["controllerName"] for p in cluster.get("httproute", "default").get("status", {}).get("parents", [])}
+        return names >= {"example.com/other", "gateway.weir/controller"}
+    wait_until(both, "both controllers' entries")
