@@ -11,9 +11,10 @@
 
 enum { CONVERT_FILE_MAX = 16 * 1024 * 1024 };
 
-static const char help_text[] = "usage: weir convert FILE...\n\n"
-                                "Prints the WasmPlugins that the EnvoyFilters in these files mean, as YAML. What has no\n"
-                                "equivalent is listed on standard error, and makes it exit 1; other kinds are left out.\n";
+static const char help_text[] =
+    "usage: weir convert FILE...\n\n"
+    "Prints the WasmPlugins that the EnvoyFilters in these files mean, as YAML. What has no\n"
+    "equivalent is listed on standard error, and makes it exit 1; other kinds are left out.\n";
 
 /* What YAML 1.1 reads as the same text without quotes. */
 static bool is_plain(struct str s)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * See envoy_filter.h. The WasmPlugin is written as JSON and read back as nodes, so that from there on it is checked like
- * any other; its nodes get the line of the patch. What must never happen: an EnvoyFilter that applies more widely here
- * than it does there, so a match that cannot be expressed is an error, not left out.
+ * See envoy_filter.h. The WasmPlugin is written as JSON and read back as nodes, so that from there on it is checked
+ * like any other; its nodes get the line of the patch. What must never happen: an EnvoyFilter that applies more widely
+ * here than it does there, so a match that cannot be expressed is an error, not left out.
  */
 #include "conf/envoy_filter.h"
 
@@ -13,7 +13,7 @@ struct conversion {
     const struct node *root, *patches;
     const char *file, *title;
     struct diag *diag;
-    size_t index;       /* of the patch looked at */
+    size_t index;        /* of the patch looked at */
     const char *cluster; /* that modules are downloaded from; NULL */
 };
 
@@ -49,14 +49,14 @@ static const char *text_of(const struct node *n)
 {
     return n != NULL && n->type == NODE_STRING && strlen(n->u.string.p) == n->u.string.n ? n->u.string.p : NULL;
 }
-static const char *text_at(const struct node *n, const char *key) { return n != NULL ? text_of(node_get(n, key)) : NULL; }
+static const char *text_at(const struct node *n, const char *key)
+{
+    return n != NULL ? text_of(node_get(n, key)) : NULL;
+}
 
 static bool is(const char *text, const char *wanted) { return text != NULL && strcmp(text, wanted) == 0; }
 
-static bool ends_in(const char *text, const char *end)
-{
-    return text != NULL && str_ends(str_of(text), str_of(end));
-}
+static bool ends_in(const char *text, const char *end) { return text != NULL && str_ends(str_of(text), str_of(end)); }
 
 static void write_node(struct strbuf *b, const struct node *n)
 {
@@ -200,7 +200,8 @@ static void convert_configuration(struct conversion *c, struct strbuf *b, const 
     const struct node *given = node_get(config, "configuration");
     if (given == NULL)
         return;
-    const struct node *value = given->type == NODE_MAP && node_get(given, "@type") != NULL ? node_get(given, "value") : given;
+    const struct node *value =
+        given->type == NODE_MAP && node_get(given, "@type") != NULL ? node_get(given, "value") : given;
     const char *text = text_of(value);
     if (value == NULL || is(text, ""))
         return;
@@ -271,7 +272,7 @@ static void convert_match(struct conversion *c, struct strbuf *b, const struct n
     const struct node *filter = chain != NULL ? node_get(chain, "filter") : NULL;
     const struct node *port = listener != NULL ? node_get(listener, "portNumber") : NULL;
     const char *context = text_at(match, "context");
-    const char *mode = is(context, "GATEWAY") || is(context, "SIDECAR_OUTBOUND") ? "CLIENT"
+    const char *mode = is(context, "GATEWAY") || is(context, "SIDECAR_OUTBOUND")   ? "CLIENT"
                        : is(context, "SIDECAR_INBOUND") || is(context, "WAYPOINT") ? "SERVER"
                                                                                    : NULL;
     refuse_match(c, match, "proxy", ".match.proxy");
@@ -279,7 +280,8 @@ static void convert_match(struct conversion *c, struct strbuf *b, const struct n
     refuse_match(c, match, "cluster", ".match.cluster");
     refuse_match(c, listener, "name", ".match.listener.name");
     refuse_match(c, listener, "listenerFilter", ".match.listener.listenerFilter");
-    static const char *const of_chain[] = {"name", "sni", "transportProtocol", "applicationProtocols", "destinationPort"};
+    static const char *const of_chain[] = {"name", "sni", "transportProtocol", "applicationProtocols",
+                                           "destinationPort"};
     for (size_t i = 0; i < ARRAY_LEN(of_chain); i++)
         refuse_match(c, chain, of_chain[i], ".match.listener.filterChain");
     convert_phase(c, b, patch, filter != NULL ? node_get(filter, "subFilter") : NULL);
@@ -316,8 +318,8 @@ static void convert_target(struct conversion *c, struct strbuf *b)
 
 static void write_meta(struct strbuf *b, const struct node *root, size_t number, bool alone)
 {
-    static const char *const kept[] = {"namespace",       "labels", "annotations", "creationTimestamp", "uid",
-                                       "resourceVersion", "generation"};
+    static const char *const kept[] = {"namespace", "labels",          "annotations", "creationTimestamp",
+                                       "uid",       "resourceVersion", "generation"};
     const struct node *meta = node_get(root, "metadata");
     const char *name = text_at(meta, "name");
     char *own = alone || name == NULL ? NULL : mem_printf("%s-%02zu", name, number);
@@ -368,7 +370,8 @@ static struct node *convert_patch(struct conversion *c, const struct node *patch
     convert_target(c, &spec);
     const struct node *vm = get(config, "vm_config", "vmConfig");
     if (vm != NULL && text_of(get(vm, "vm_id", "vmId")) != NULL)
-        say(c, DIAG_WARNING, vm, VALUE, "vm_id is not taken over: the annotation plugin.weir/vm-id of a WasmPlugin says the like");
+        say(c, DIAG_WARNING, vm, VALUE,
+            "vm_id is not taken over: the annotation plugin.weir/vm-id of a WasmPlugin says the like");
     if (get(config, "capability_restriction_config", "capabilityRestrictionConfig") != NULL)
         say(c, DIAG_WARNING, config, VALUE, "capability_restriction_config has no equivalent");
     if (spec.n > 0)
@@ -411,9 +414,8 @@ void envoy_filter_read(struct conf_memory *memory, const struct node *root, cons
         const struct node *patch = c.patches->u.list.items[c.index], *config = plugin_of(&c, patch);
         if (config == NULL)
             continue;
-        struct node *plugin = out->count < ENVOY_FILTER_PLUGINS_MAX
-                                  ? convert_patch(&c, patch, config, out->count, found == 1)
-                                  : NULL;
+        struct node *plugin =
+            out->count < ENVOY_FILTER_PLUGINS_MAX ? convert_patch(&c, patch, config, out->count, found == 1) : NULL;
         if (plugin != NULL)
             out->plugins[out->count++] = plugin;
         else

@@ -92,7 +92,7 @@ static void on_written(void *arg, struct kube_result *r)
     struct kube_lease *l = arg;
     l->call = NULL;
     if (r->error == NULL) {
-        char *version = json_string(json_get(json_get(r->body, "metadata"), "resourceVersion"));
+        char *version = json_scan_string(json_get(json_get(r->body, "metadata"), "resourceVersion"));
         mem_free(l->seen);
         l->seen = version;
         l->seen_ms = l->renewed_ms = loop_now(l->o.loop);
@@ -165,8 +165,9 @@ static bool has_run_out(const struct kube_lease *l, struct str spec)
 static void on_record(struct kube_lease *l, struct str body)
 {
     struct str spec = json_get(body, "spec");
-    char *version = json_string(json_get(json_get(body, "metadata"), "resourceVersion"));
-    char *holder = json_string(json_get(spec, "holderIdentity")), *acquired = json_string(json_get(spec, "acquireTime"));
+    char *version = json_scan_string(json_get(json_get(body, "metadata"), "resourceVersion"));
+    char *holder = json_scan_string(json_get(spec, "holderIdentity")),
+         *acquired = json_scan_string(json_get(spec, "acquireTime"));
     if (version != NULL && (l->seen == NULL || strcmp(l->seen, version) != 0)) {
         mem_free(l->seen);
         l->seen = mem_strdup(version);

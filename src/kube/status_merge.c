@@ -19,7 +19,8 @@ static json_t *find_same(const json_t *list, const json_t *item, const char *con
 {
     size_t i;
     json_t *other;
-    json_array_foreach ((json_t *)list, i, other) {
+    json_array_foreach((json_t *)list, i, other)
+    {
         bool same = true;
         for (size_t k = 0; keys[k] != NULL; k++)
             same = same && member_same(item, other, keys[k]);
@@ -41,7 +42,7 @@ static void keep_times(json_t *wanted, const json_t *current)
     static const char *const by_type[] = {"type", NULL};
     size_t i;
     json_t *condition;
-    json_array_foreach (json_object_get(wanted, "conditions"), i, condition)
+    json_array_foreach(json_object_get(wanted, "conditions"), i, condition)
         keep_time(condition, find_same(json_object_get(current, "conditions"), condition, by_type));
 }
 
@@ -49,7 +50,7 @@ static void keep_times_of(json_t *wanted, const json_t *current, const char *lis
 {
     size_t i;
     json_t *item;
-    json_array_foreach (json_object_get(wanted, list), i, item)
+    json_array_foreach(json_object_get(wanted, list), i, item)
         keep_times(item, find_same(json_object_get(current, list), item, keys));
 }
 
@@ -70,9 +71,8 @@ static void keep_foreign_parents(json_t *wanted, const json_t *current)
         json_decref(all);
         return;
     }
-    json_array_foreach (json_object_get(current, "parents"), i, entry)
-        if (!is_ours(parents, entry))
-            json_array_append(all, entry);
+    json_array_foreach(json_object_get(current, "parents"), i, entry) if (!is_ours(parents, entry))
+        json_array_append(all, entry);
     json_array_extend(all, parents);
     json_object_set_new(wanted, "parents", all);
 }
@@ -81,9 +81,7 @@ static bool says_the_same(json_t *wanted, const json_t *current)
 {
     const char *key;
     json_t *value;
-    json_object_foreach (wanted, key, value)
-        if (!member_same(wanted, current, key))
-            return false;
+    json_object_foreach(wanted, key, value) if (!member_same(wanted, current, key)) return false;
     return true;
 }
 

@@ -13,8 +13,8 @@
 
 enum {
     TICK_MS = 100,
-    AT_ONCE = 4,     /* calls */
-    EACH_TICK = 2,   /* 20 writes a second */
+    AT_ONCE = 4,   /* calls */
+    EACH_TICK = 2, /* 20 writes a second */
     AGAIN_MS = 300 * 1000,
     EVENTS_BURST = 25,
     EVENTS_WAITING = 200,
@@ -329,7 +329,8 @@ static void write_event(struct kube_writer *w, struct strbuf *b, const struct ku
                         const struct kube_object *o, const char *type, const char *reason, const char *message)
 {
     const char *ns = o->ns[0] != '\0' ? o->ns : "default";
-    char now[32], *generate = mem_printf("%.*s.", NAME_SHOWN, o->name), *text = mem_printf("%.*s", MESSAGE_MAX, message);
+    char now[32], *generate = mem_printf("%.*s.", NAME_SHOWN, o->name),
+                  *text = mem_printf("%.*s", MESSAGE_MAX, message);
     struct strbuf api_version = {0};
     time_t t = time(NULL);
     struct tm tm;
@@ -352,7 +353,8 @@ static void write_event(struct kube_writer *w, struct strbuf *b, const struct ku
     add_pair(b, "message", text);
     add_pair(b, "firstTimestamp", now);
     add_pair(b, "lastTimestamp", now);
-    strbuf_addz(b, "\"count\":1,\"source\":{\"component\":\"weir\"},\"reportingComponent\":\"gateway.weir/controller\",");
+    strbuf_addz(b,
+                "\"count\":1,\"source\":{\"component\":\"weir\"},\"reportingComponent\":\"gateway.weir/controller\",");
     add_text(b, "reportingInstance", w->instance);
     strbuf_addc(b, '}');
     strbuf_free(&api_version);

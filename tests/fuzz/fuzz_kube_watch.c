@@ -19,7 +19,7 @@ static bool on_line(void *arg, struct str line)
     (void)arg;
     struct kube_parsed p;
     struct str object = json_get(line, "object");
-    char *type = json_string(json_get(line, "type"));
+    char *type = json_scan_string(json_get(line, "type"));
     mem_free(type);
     if (!is_whole(line) || !kube_parse(object, "v1", "Service", &p))
         return true;
@@ -42,7 +42,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct kube_lines lines = {0};
     size_t piece = size > 0 ? 1 + data[0] % 64u : 1;
     for (size_t at = 0; at < size; at += piece)
-        (void)kube_lines_feed(&lines, str_span(data + at, size - at < piece ? size - at : piece), on_line, on_skipped, NULL);
+        (void)kube_lines_feed(&lines, str_span(data + at, size - at < piece ? size - at : piece), on_line, on_skipped,
+                              NULL);
     strbuf_free(&lines.part);
     return 0;
 }

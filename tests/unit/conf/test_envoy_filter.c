@@ -5,14 +5,16 @@
 #include "conf_test.h"
 
 #define WASM                                                                                                           \
-    "\"@type\": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm, config: {root_id: r, fail_open: true, " \
+    "\"@type\": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm, config: {root_id: r, fail_open: "      \
+    "true, "                                                                                                           \
     "configuration: {\"@type\": type.googleapis.com/google.protobuf.StringValue, value: '{\"a\": 1}'}, "               \
     "vm_config: {code: {local: {filename: /opt/x.wasm}}}}"
 #define FILTER(patches)                                                                                                \
     "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: f, namespace: ns}\n"                \
     "spec:\n  workloadSelector: {labels: {istio: ingressgateway}}\n  configPatches:\n" patches
 #define INLINE(match, operation, typed)                                                                                \
-    "  - {applyTo: HTTP_FILTER, match: " match ", patch: {operation: " operation ", value: {name: x, typed_config: {" typed "}}}}\n"
+    "  - {applyTo: HTTP_FILTER, match: " match ", patch: {operation: " operation                                       \
+    ", value: {name: x, typed_config: {" typed "}}}}\n"
 #define BEFORE(name) "{context: GATEWAY, listener: {filterChain: {filter: {subFilter: {name: " name "}}}}}"
 
 static struct documents parse(const char *text)
@@ -57,8 +59,8 @@ static void a_pair_and_several_filters(void **state)
     (void)state;
     struct documents d = parse(FILTER(
         "  - {applyTo: HTTP_FILTER, patch: {operation: ADD, value: {name: e, config_discovery: {type_urls: [x]}}}}\n"
-        "  - {applyTo: EXTENSION_CONFIG, patch: {operation: ADD, value: {name: e, typed_config: {" WASM "}}}}\n"
-        INLINE(BEFORE("envoy.filters.http.jwt_authn"), "INSERT_BEFORE", WASM)));
+        "  - {applyTo: EXTENSION_CONFIG, patch: {operation: ADD, value: {name: e, typed_config: {" WASM
+        "}}}}\n" INLINE(BEFORE("envoy.filters.http.jwt_authn"), "INSERT_BEFORE", WASM)));
     assert_int_equal(d.count, 2);
     assert_string_equal(d.list[0].resource->meta.name, "f-00");
     assert_int_equal(plugin_of(&d, 1)->phase, PHASE_AUTHN);
@@ -83,16 +85,20 @@ static void refused(const char *text, const char *path)
 static void what_has_no_equivalent(void **state)
 {
     (void)state;
-    refused(FILTER(INLINE(BEFORE("envoy.filters.http.router"), "MERGE", WASM)), "spec.configPatches[0].patch.operation");
+    refused(FILTER(INLINE(BEFORE("envoy.filters.http.router"), "MERGE", WASM)),
+            "spec.configPatches[0].patch.operation");
     refused(FILTER(INLINE("{proxy: {proxyVersion: x}}", "ADD", WASM)), "spec.configPatches[0].match.proxy");
-    refused(FILTER(INLINE("{listener: {filterChain: {sni: x}}}", "ADD", WASM)), "spec.configPatches[0].match.listener.filterChain");
+    refused(FILTER(INLINE("{listener: {filterChain: {sni: x}}}", "ADD", WASM)),
+            "spec.configPatches[0].match.listener.filterChain");
     refused(FILTER(INLINE("{}", "ADD", WASM) "  - {applyTo: CLUSTER, patch: {operation: ADD, value: {name: c}}}\n"),
             "spec.configPatches[1].applyTo");
-    refused(FILTER(INLINE("{}", "ADD", "\"@type\": x/envoy.extensions.filters.http.wasm.v3.Wasm, config: {vm_config: {code: "
-                                       "{local: {inline_string: x}}}}")),
+    refused(FILTER(INLINE("{}", "ADD",
+                          "\"@type\": x/envoy.extensions.filters.http.wasm.v3.Wasm, config: {vm_config: {code: "
+                          "{local: {inline_string: x}}}}")),
             "spec.configPatches[0].patch.value");
-    refused(FILTER(INLINE("{}", "ADD", "\"@type\": x/envoy.extensions.filters.http.wasm.v3.Wasm, config: {configuration: plain, "
-                                       "vm_config: {code: {local: {filename: /x}}}}")),
+    refused(FILTER(INLINE("{}", "ADD",
+                          "\"@type\": x/envoy.extensions.filters.http.wasm.v3.Wasm, config: {configuration: plain, "
+                          "vm_config: {code: {local: {filename: /x}}}}")),
             "spec.configPatches[0].patch.value");
 }
 
@@ -110,8 +116,8 @@ static void without_wasm_it_is_somebody_elses(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_inline_filter), cmocka_unit_test(a_pair_and_several_filters),
-        cmocka_unit_test(what_has_no_equivalent), cmocka_unit_test(without_wasm_it_is_somebody_elses)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(an_inline_filter), cmocka_unit_test(a_pair_and_several_filters),
+                                       cmocka_unit_test(what_has_no_equivalent),
+                                       cmocka_unit_test(without_wasm_it_is_somebody_elses)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

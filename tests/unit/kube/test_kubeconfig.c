@@ -7,7 +7,10 @@
 
 #define HEAD "apiVersion: v1\nkind: Config\n"
 
-static bool load(const char *files, struct kube_access *out, char **error) { return kubeconfig_load(files, NULL, out, error); }
+static bool load(const char *files, struct kube_access *out, char **error)
+{
+    return kubeconfig_load(files, NULL, out, error);
+}
 
 static void tokens_and_relative_paths(void **state)
 {
@@ -17,11 +20,12 @@ static void tokens_and_relative_paths(void **state)
     dir_make();
     file_put("ca.crt", "CA");
     file_put("t", " token-1 \n");
-    file_put("config", HEAD "current-context: c\n"
-                            "contexts: [{name: c, context: {cluster: k, user: u, namespace: shop}}]\n"
-                            "clusters: [{name: k, cluster: {server: 'https://h:6443/path/', certificate-authority: ca.crt, "
-                            "tls-server-name: s, proxy-url: 'http://p'}}]\n"
-                            "users: [{name: u, user: {tokenFile: t, client-certificate-data: QQ==, client-key-data: Qg==}}]\n");
+    file_put("config",
+             HEAD "current-context: c\n"
+                  "contexts: [{name: c, context: {cluster: k, user: u, namespace: shop}}]\n"
+                  "clusters: [{name: k, cluster: {server: 'https://h:6443/path/', certificate-authority: ca.crt, "
+                  "tls-server-name: s, proxy-url: 'http://p'}}]\n"
+                  "users: [{name: u, user: {tokenFile: t, client-certificate-data: QQ==, client-key-data: Qg==}}]\n");
     assert_true(load(at("config"), &a, &error));
     assert_string_equal(a.server, "https://h:6443/path");
     assert_true(str_is(strbuf_str(&a.ca_pem), "CA"));
@@ -44,8 +48,9 @@ static void the_first_file_wins(void **state)
     dir_make();
     file_put("one", HEAD "clusters: [{name: k, cluster: {server: 'https://one'}}]\n"
                          "users: [{name: u, user: {token: first}}]\n");
-    file_put("two", HEAD "current-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n"
-                         "clusters: [{name: k, cluster: {server: 'https://two'}}]\nusers: [{name: u, user: {token: second}}]\n");
+    file_put("two", HEAD
+             "current-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n"
+             "clusters: [{name: k, cluster: {server: 'https://two'}}]\nusers: [{name: u, user: {token: second}}]\n");
     char *files = mem_printf("%s:%s:%s", at("one"), at("none"), at("two"));
     assert_true(load(files, &a, &error));
     assert_string_equal(a.server, "https://one");
@@ -85,28 +90,10 @@ static void what_is_refused(void **state)
     refused(USER("{token: \"s3cret\\r\\nX: y\"}"), "bytes that no token has");
     refused(USER("{tokenFile: none}"), "token file");
     refused(USER("{client-key-data: '!s3cret'}"), "no base64");
-    refused(USER("{exec: {command: x}}"), "apiVersion");
+    refused(USER("{exec: {command: x}}"), "exec is not supported");
     refused(HEAD "current-context: c\ncontexts: [{name: c, context: {cluster: k}}]\n"
                  "clusters: [{name: k, cluster: {server: 'file:///x'}}]\n",
             "no http or https url");
-    dir_remove();
-}
-
-static void an_exec_plugin(void **state)
-{
-    (void)state;
-    struct kube_access a;
-    char *error = NULL;
-    dir_make();
-    file_put("config", USER("{exec: {apiVersion: client.authentication.k8s.io/v1, command: ./get, args: [a, b], env: "
-                            "[{name: NAME, value: v}]}}"));
-    assert_true(load(at("config"), &a, &error));
-    assert_int_equal(a.exec->argc, 3);
-    assert_string_equal(a.exec->argv[2], "b");
-    assert_null(a.exec->argv[3]);
-    assert_string_equal(a.exec->env[0], "NAME=v");
-    assert_true(a.exec->argv[0][0] == '/');
-    kube_access_free(&a);
     dir_remove();
 }
 
@@ -136,8 +123,8 @@ static void in_a_pod(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(tokens_and_relative_paths), cmocka_unit_test(the_first_file_wins),
-                                       cmocka_unit_test(what_is_refused), cmocka_unit_test(an_exec_plugin),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(tokens_and_relative_paths),
+                                       cmocka_unit_test(the_first_file_wins), cmocka_unit_test(what_is_refused),
                                        cmocka_unit_test(in_a_pod)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

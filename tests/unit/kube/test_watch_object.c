@@ -19,8 +19,8 @@
 static void values_end_where_they_end(void **state)
 {
     (void)state;
-    static const char *const whole[] = {"{}",   "[]",         "\"a\\\"b\"", "12.5e+3", "true",
-                                        "null", "{\"a\":[1,{\"b\":\"]}\"}]}"};
+    static const char *const whole[] = {
+        "{}", "[]", "\"a\\\"b\"", "12.5e+3", "true", "null", "{\"a\":[1,{\"b\":\"]}\"}]}"};
     for (size_t i = 0; i < ARRAY_LEN(whole); i++) {
         struct str rest = str_of(whole[i]), value;
         assert_true(json_scan_value(&rest, &value));
@@ -60,12 +60,12 @@ static void members_and_strings(void **state)
     struct str o = STR("{ \"a\" : 1 , \"b\" : { \"c\" : \"x\\u00e4\\ud83d\\ude00\\n\" } }");
     assert_span(json_get(o, "a"), "1");
     assert_null(json_get(o, "d").p);
-    char *text = json_string(json_get(json_get(o, "b"), "c"));
+    char *text = json_scan_string(json_get(json_get(o, "b"), "c"));
     assert_string_equal(text, "x\xc3\xa4\xf0\x9f\x98\x80\n");
     mem_free(text);
-    assert_null(json_string(STR("\"\\u0000\"")));
-    assert_null(json_string(STR("\"\\x\"")));
-    assert_null(json_string(STR("12")));
+    assert_null(json_scan_string(STR("\"\\u0000\"")));
+    assert_null(json_scan_string(STR("\"\\x\"")));
+    assert_null(json_scan_string(STR("12")));
     struct json_iter it = json_iter(STR("[1 2]"));
     while (json_iter_next(&it)) {
     }
@@ -103,8 +103,8 @@ static void lines_in_pieces(void **state)
         struct kube_lines k = {0};
         struct lines l = {0};
         for (size_t at = 0; at < text.n; at += piece)
-            assert_true(kube_lines_feed(&k, str_upto(str_from(text, at), at + piece < text.n ? piece : text.n - at), on_line,
-                                        on_skipped, &l));
+            assert_true(kube_lines_feed(&k, str_upto(str_from(text, at), at + piece < text.n ? piece : text.n - at),
+                                        on_line, on_skipped, &l));
         assert_span(strbuf_str(&l.out), "one|two|three|");
         strbuf_free(&l.out);
         strbuf_free(&k.part);
@@ -142,18 +142,21 @@ static void an_object_is_taken_apart(void **state)
 {
     (void)state;
     struct kube_parsed p;
-    assert_true(kube_parse(STR("{\"metadata\":{\"name\":\"n\",\"namespace\":\"s\",\"uid\":\"u\",\"resourceVersion\":\"7\","
-                               "\"managedFields\":[{\"a\":1}]},\"spec\":{\"x\":99999999999999999999},\"status\":{\"y\":1}}"),
-                           "v1", "Service", &p));
-    assert_span(strbuf_str(&p.text), "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"n\",\"namespace\":"
-                                     "\"s\",\"uid\":\"u\"},\"spec\":{\"x\":99999999999999999999}}");
+    assert_true(
+        kube_parse(STR("{\"metadata\":{\"name\":\"n\",\"namespace\":\"s\",\"uid\":\"u\",\"resourceVersion\":\"7\","
+                       "\"managedFields\":[{\"a\":1}]},\"spec\":{\"x\":99999999999999999999},\"status\":{\"y\":1}}"),
+                   "v1", "Service", &p));
+    assert_span(strbuf_str(&p.text),
+                "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"n\",\"namespace\":"
+                "\"s\",\"uid\":\"u\"},\"spec\":{\"x\":99999999999999999999}}");
     assert_string_equal(p.name, "n");
     assert_string_equal(p.ns, "s");
     assert_string_equal(p.resource_version, "7");
     assert_span(p.status, "{\"y\":1}");
     assert_int_equal(p.text.p[p.version_at - 1], '{');
     kube_parsed_free(&p);
-    assert_true(kube_parse(STR("{\"kind\":\"K\",\"apiVersion\":\"g/v\",\"metadata\":{\"name\":\"n\"}}"), "v1", "Service", &p));
+    assert_true(
+        kube_parse(STR("{\"kind\":\"K\",\"apiVersion\":\"g/v\",\"metadata\":{\"name\":\"n\"}}"), "v1", "Service", &p));
     assert_span(strbuf_str(&p.text), "{\"apiVersion\":\"g/v\",\"kind\":\"K\",\"metadata\":{\"name\":\"n\"}}");
     kube_parsed_free(&p);
     assert_false(kube_parse(STR("{\"metadata\":{}}"), "v1", "Service", &p));
@@ -183,13 +186,14 @@ static void times_of_the_same_status_are_kept(void **state)
                 "{\"conditions\":[{\"type\":\"A\",\"status\":\"True\",\"lastTransitionTime\":\"old\"},"
                 "{\"type\":\"B\",\"status\":\"False\",\"lastTransitionTime\":\"new\"}]}",
                 false);
-    check_merge("{\"listeners\":[{\"name\":\"l\",\"conditions\":[{\"type\":\"A\",\"status\":\"True\",\"lastTransitionTime\":"
-                "\"new\"}]}]}",
-                "{\"addresses\":[],\"listeners\":[{\"name\":\"l\",\"conditions\":[{\"type\":\"A\",\"status\":\"True\","
-                "\"lastTransitionTime\":\"old\"}]}]}",
-                "{\"listeners\":[{\"name\":\"l\",\"conditions\":[{\"type\":\"A\",\"status\":\"True\",\"lastTransitionTime\":"
-                "\"old\"}]}]}",
-                true);
+    check_merge(
+        "{\"listeners\":[{\"name\":\"l\",\"conditions\":[{\"type\":\"A\",\"status\":\"True\",\"lastTransitionTime\":"
+        "\"new\"}]}]}",
+        "{\"addresses\":[],\"listeners\":[{\"name\":\"l\",\"conditions\":[{\"type\":\"A\",\"status\":\"True\","
+        "\"lastTransitionTime\":\"old\"}]}]}",
+        "{\"listeners\":[{\"name\":\"l\",\"conditions\":[{\"type\":\"A\",\"status\":\"True\",\"lastTransitionTime\":"
+        "\"old\"}]}]}",
+        true);
     bool same;
     assert_null(kube_status_merge(STR("nonsense"), STR("{}"), &same));
 }
@@ -217,10 +221,14 @@ static void micro_time_has_six_digits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(values_end_where_they_end),         cmocka_unit_test(depth_is_bounded),
-        cmocka_unit_test(members_and_strings),               cmocka_unit_test(lines_in_pieces),
-        cmocka_unit_test(a_line_too_long_is_passed_over),    cmocka_unit_test(an_object_is_taken_apart),
-        cmocka_unit_test(times_of_the_same_status_are_kept), cmocka_unit_test(parents_of_others_stay),
+        cmocka_unit_test(values_end_where_they_end),
+        cmocka_unit_test(depth_is_bounded),
+        cmocka_unit_test(members_and_strings),
+        cmocka_unit_test(lines_in_pieces),
+        cmocka_unit_test(a_line_too_long_is_passed_over),
+        cmocka_unit_test(an_object_is_taken_apart),
+        cmocka_unit_test(times_of_the_same_status_are_kept),
+        cmocka_unit_test(parents_of_others_stay),
         cmocka_unit_test(micro_time_has_six_digits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
