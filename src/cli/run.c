@@ -26,6 +26,7 @@ static const char help_text[] =
     "  --namespace NS       its namespace (default istio-system)\n"
     "  --labels k=v,...     its labels, which selectors match (default istio=ingressgateway)\n"
     "  --admin ADDR         admin and metrics (default 127.0.0.1:15000; \"off\": none)\n"
+    "  --probe ADDR         /ready, /healthz and /metrics alone, on any address (default: none)\n"
     "  --admin-any-address  allow an --admin address that is not loopback\n"
     "  --kube-api ADDR      serve kubectl on this loopback address (127.0.0.1:8080: kubectl finds it by itself)\n"
     "  --state-dir DIR      objects that kubectl applied (default: $XDG_STATE_HOME/weir/NAME)\n"
@@ -189,6 +190,10 @@ static int take_option(struct cli_args *a, struct control_options *o)
     else if (str_is(name, "labels")) {
         if (!cli_labels(v, &o->identity.labels))
             return cli_usage_error("run", "--labels \"%s\": want k=v,k=v", v);
+    } else if (str_is(name, "probe")) {
+        o->has_probe = true;
+        if (!addr_parse(str_of(v), &o->probe))
+            return cli_usage_error("run", "--probe \"%s\": want IP:PORT", v);
     } else if (str_is(name, "admin")) {
         o->has_admin = strcmp(v, "off") != 0;
         if (o->has_admin && !addr_parse(str_of(v), &o->admin))

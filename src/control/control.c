@@ -521,7 +521,7 @@ static bool control_start(struct control *c)
     c->source = source_dir_new(&c->loop, &c->store, o->paths, o->path_count, "default", on_files_changed, c);
     if (o->kubernetes && !cluster_start(c))
         return false;
-    if (o->has_admin && !admin_start(c))
+    if (!admin_start(c))
         return false;
     if (o->has_kube_api && (c->api = source_api_new(c)) == NULL)
         return false;
@@ -567,6 +567,8 @@ static void control_end(struct control *c)
         transfers_free(c->transfers);
     if (c->admin != NULL)
         http_server_free(c->admin);
+    if (c->probe != NULL)
+        http_server_free(c->probe);
     if (c->api != NULL)
         source_api_free(c->api);
     if (c->dns != NULL)
