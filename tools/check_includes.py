@@ -29,7 +29,7 @@ LIBRARIES = {
     r"ares\.h": {"io/resolve.c"},
     r"uv\.h": {"io/"},
     r"zlib\.h": {"wasm/foreign.c", "fetch/unwrap.c", "fetch/image.c"},
-    r"jansson\.h": {"conf/", "fetch/", "kube/api_", "cli/status.c", "proxy/access_log_format.c"},
+    r"jansson\.h": {"conf/", "fetch/", "kube/api_", "kube/status_merge.c", "cli/status.c", "proxy/access_log_format.c"},
 }
 
 src = pathlib.Path(__file__).resolve().parent.parent / "src"
