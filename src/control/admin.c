@@ -226,8 +226,8 @@ static void admin_handle(void *arg, const struct http_request *r, struct http_re
     refuse(out, 405, str_is(method, "GET") ? "this changes something: use POST\n" : "use GET\n");
 }
 
-/* What a kubelet and Prometheus ask for, and nothing else: nothing here changes anything or shows a configuration, so that
- * any address and any Host will do. "/healthz/ready" is the path that Istio's gateways have. */
+/* What a kubelet and Prometheus ask for, and nothing else: nothing here changes anything or shows a configuration, so
+ * that any address and any Host will do. "/healthz/ready" is the path that Istio's gateways have. */
 static void probe_handle(void *arg, const struct http_request *r, struct http_response *out)
 {
     struct control *c = arg;
