@@ -15,6 +15,7 @@ static const struct command commands[] = {
     {"check", "PATH...", "validate as run would; every error as file:line:col: path: message", cli_check},
     {"inspect", "FILE.wasm", "ABI version, imports, exports, memory, sections, what is not supported", cli_inspect},
     {"status", "[--admin ADDR]", "what runs now, from the admin address", cli_status},
+    {"top", "[--once]", "the gateway as it works, every second, in the terminal", cli_top},
     {"echo", "--listen ADDR", "a small upstream that answers with what it received, as JSON", cli_echo},
     {"pull", "REF [-o FILE]", "the module of an image in a registry, into a file", cli_pull},
     {"sign", "REF --key FILE", "an image in a registry, so that verificationKey lets it pass; makes keys", cli_sign},
