@@ -26,13 +26,13 @@ static int setup(void **state)
     loop_init(&c.loop);
     int fd = rig_listen(&options.admin);
     close(fd);
-    c.fetcher = fetcher_new(&c.loop, &(struct fetcher_options){.docker_config = ""});
     char *error = NULL;
     dir_make();
-    c.cache = module_cache_open(at("cache"), "no engine", 0, &error);
+    c.cache = module_cache_open(at("cache"), "engine", 0, &error);
     assert_non_null(c.cache);
+    c.fetcher = fetcher_new(&c.loop, &(struct fetcher_options){.docker_config = ""});
     c.delivery = delivery_new(
-        &(struct delivery_options){.loop = &c.loop, .cache = c.cache, .fetcher = c.fetcher, .changed = on_changed});
+        &(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .cache = c.cache, .changed = on_changed});
     loop_timer_init(&c.drain_timer, &c.loop, drained);
     c.life = LIFE_SERVING;
     loop_task_init(&c.publish, on_publish);
@@ -47,8 +47,6 @@ static int teardown(void **state)
     loop_timer_close(&c.drain_timer, NULL);
     conditions_free(c.conditions);
     delivery_free(c.delivery);
-    module_cache_close(c.cache);
-    dir_remove();
     fetcher_free(c.fetcher);
     loop_fini(&c.loop);
     if (c.snapshot != NULL)
@@ -57,6 +55,8 @@ static int teardown(void **state)
     events_free(&c.events);
     compose_memory_free(&c.memory);
     store_free(&c.store);
+    module_cache_close(c.cache);
+    dir_remove();
     return 0;
 }
 
