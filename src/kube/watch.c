@@ -524,11 +524,9 @@ static void watch_done(void *arg, struct kube_result *r)
      * kind that is gone. A list sorts them. */
     if (w->expired || r->status >= 300)
         strbuf_clear(&w->resource_version);
-    if (w->failed)
-        later(w, kube_backoff(&w->backoff));
-    else if (r->error != NULL && !w->expired && r->status != 410)
+    if (!w->failed && r->error != NULL && !w->expired && r->status != 410)
         fail(w, r->error, r->retry_after_ms);
-    else if (quick)
+    else if (w->failed || quick)
         later(w, kube_backoff(&w->backoff));
     else if (w->expired || r->status == 410)
         list_begin(w);
