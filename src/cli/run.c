@@ -126,12 +126,6 @@ static bool take_admin(struct control_options *o, const char *v)
     return !o->has_admin || addr_parse(str_of(v), &o->admin);
 }
 
-static bool take_probe(struct control_options *o, const char *v)
-{
-    o->has_probe = true;
-    return addr_parse(str_of(v), &o->probe);
-}
-
 static bool take_kube_api(struct control_options *o, const char *v)
 {
     o->has_kube_api = true;
