@@ -16,6 +16,8 @@ static const struct command commands[] = {
     {"inspect", "FILE.wasm", "ABI version, imports, exports, memory, sections, what is not supported", cli_inspect},
     {"status", "[--admin ADDR]", "what runs now, from the admin address", cli_status},
     {"echo", "--listen ADDR", "a small upstream that answers with what it received, as JSON", cli_echo},
+    {"pull", "REF [-o FILE]", "the module of an image in a registry, into a file", cli_pull},
+    {"sign", "REF --key FILE", "an image in a registry, so that verificationKey lets it pass; makes keys", cli_sign},
     {"version", "", "version of weir", cli_version},
 };
 

@@ -8,18 +8,19 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "cli/cli.h"
+#include "cli/registry_options.h"
 #include "conf/number.h"
 #include "control/options.h"
+#include "fetch/transfer.h"
 
 static const uint64_t CACHE_BYTES_DEFAULT = 2ull << 30;
+enum { NOT_MINE = -1 };
 
 static const char help_text[] =
     "usage: weir run [OPTIONS] [PATH...]\n"
     "\n"
-    "Serves the resources in files or directories (default: .; with --kubernetes or --kube-api none) and reloads when "
-    "they\n"
-    "change.\n"
+    "Serves the resources in files or directories (default: .; with --kubernetes or --kube-api none) and\n"
+    "reloads when they change.\n"
     "\n"
     "  --name N             who this gateway is (default weir)\n"
     "  --namespace NS       its namespace (default istio-system)\n"
@@ -33,8 +34,12 @@ static const char help_text[] =
     "  --cache-dir DIR      modules and their native code (default: $XDG_CACHE_HOME/weir/modules)\n"
     "  --cache-size SIZE    what it may hold; what is in use stays (default 2Gi; 0: no limit)\n"
     "  --compile-tier T     auto (default: fast code first where waiting hurts), optimised, or fast\n"
+    "  --registry NAME=URL  where images are whose reference begins with NAME; several of one NAME are mirrors\n"
+    "  --registries FILE    more of them, with certificates and credentials\n"
+    "  --insecure-registry HOST  https without verification, or plain http, for this one\n"
     "  --module-dir DIR     where file:// modules of plugins that came by kubectl or a cluster may lie\n"
     "  --allow-host-env N,. variables of this process that such plugins may read\n"
+    "  --allow-fetch-to C,. link-local or metadata addresses (CIDRs) that modules may be fetched from all the same\n"
     "  --drain-time S       seconds that streams get to end after SIGTERM (default 30)\n"
     "  --dns-servers LIST   servers to ask for hosts of ServiceEntries (default: the system's)\n"
     "  --kubernetes         read resources from a Kubernetes cluster too\n"
@@ -77,6 +82,28 @@ static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *out)
     return str_to_u64(str_of(text), max, out) && *out >= min;
 }
 
+/* The words between commas, copied, behind those that are there. */
+static void add_words(const char *const **list, size_t *count, const char *text)
+{
+    char **words = (char **)(uintptr_t)*list;
+    struct str rest = str_of(text);
+    while (rest.p != NULL) {
+        struct str one = str_trim(str_split(&rest, ','));
+        if (one.n == 0)
+            continue;
+        words = mem_realloc(words, (*count + 1) * sizeof *words);
+        words[(*count)++] = str_dup(one);
+    }
+    *list = (const char *const *)words;
+}
+
+static void free_words(const char *const *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        mem_free((void *)(uintptr_t)list[i]);
+    mem_free((void *)(uintptr_t)list);
+}
+
 static void namespaces_add(struct control_options *o, const char *ns)
 {
     const char **list = mem_alloc((o->watch_namespace_count + 1) * sizeof *list);
@@ -85,20 +112,6 @@ static void namespaces_add(struct control_options *o, const char *ns)
     list[o->watch_namespace_count++] = ns;
     mem_free((void *)(uintptr_t)o->watch_namespaces);
     o->watch_namespaces = list;
-}
-
-static void add_names(struct control_options *o, const char *list)
-{
-    struct str rest = str_of(list);
-    char **names = (char **)o->host_env;
-    while (rest.p != NULL) {
-        struct str one = str_trim(str_split(&rest, ','));
-        if (one.n == 0)
-            continue;
-        names = mem_realloc(names, (o->host_env_count + 1) * sizeof *names);
-        names[o->host_env_count++] = str_dup(one);
-    }
-    o->host_env = (const char *const *)names;
 }
 
 /* ---- options that are more than text; false: the value is not one ---- */
@@ -176,8 +189,17 @@ static bool take_watch_namespace(struct control_options *o, const char *v)
 
 static bool take_host_env(struct control_options *o, const char *v)
 {
-    add_names(o, v);
+    add_words(&o->host_env, &o->host_env_count, v);
     return true;
+}
+
+static bool take_fetch_allow(struct control_options *o, const char *v)
+{
+    size_t at = o->fetch_allow_count;
+    add_words(&o->fetch_allow, &o->fetch_allow_count, v);
+    while (at < o->fetch_allow_count && transfers_allow_parse(o->fetch_allow[at]))
+        at++;
+    return at == o->fetch_allow_count;
 }
 
 /* ---- all of them ---- */
@@ -203,6 +225,7 @@ static const struct option {
     {"namespace", OPTION_TAKEN, 0, take_namespace, ""},
     {"watch-namespace", OPTION_TAKEN, 0, take_watch_namespace, ""},
     {"allow-host-env", OPTION_TAKEN, 0, take_host_env, ""},
+    {"allow-fetch-to", OPTION_TAKEN, 0, take_fetch_allow, "an address or CIDR such as 10.0.0.0/8"},
     {"labels", OPTION_TAKEN, 0, take_labels, "k=v,k=v"},
     {"admin", OPTION_TAKEN, 0, take_admin, "IP:PORT"},
     {"kube-api", OPTION_TAKEN, 0, take_kube_api, "a loopback IP:PORT, such as 127.0.0.1:8080"},
@@ -224,9 +247,10 @@ static const struct option *option_find(const char *name)
 /* One option into o; CLI_OK, or the usage error it printed. */
 static int take_option(struct cli_args *a, struct control_options *o)
 {
+    int registry = registry_option(o->registries, "run", a);
+    if (registry != NOT_MINE)
+        return registry;
     const struct option *option = option_find(a->name);
-    if (option == NULL && strcmp(a->name, "registry") == 0)
-        return cli_usage_error("run", "--%s is not supported yet", a->name);
     if (option == NULL)
         return cli_usage_error("run", "no option --%s", a->name);
     char *member = (char *)o + option->member;
@@ -272,9 +296,9 @@ static void fill_defaults(struct control_options *o)
 
 static void options_free(struct control_options *o)
 {
-    for (size_t i = 0; i < o->host_env_count; i++)
-        mem_free((char *)o->host_env[i]);
-    mem_free((char **)o->host_env);
+    free_words(o->host_env, o->host_env_count);
+    free_words(o->fetch_allow, o->fetch_allow_count);
+    registry_table_free(o->registries);
     mem_free(o->identity.name);
     mem_free(o->identity.ns);
     cli_labels_free(&o->identity.labels);
@@ -339,7 +363,10 @@ static int serve(struct control_options *o)
 
 int cli_run(int argc, char **argv)
 {
-    struct control_options o = {.has_admin = true, .drain_time_ms = 30000, .cache_bytes = CACHE_BYTES_DEFAULT};
+    struct control_options o = {.has_admin = true,
+                                .drain_time_ms = 30000,
+                                .cache_bytes = CACHE_BYTES_DEFAULT,
+                                .registries = registry_table_new()};
     ASSERT(addr_parse(STR("127.0.0.1:15000"), &o.admin));
     const char **paths = mem_zalloc(((size_t)argc + 1) * sizeof *paths);
     struct cli_args a = {.argc = argc, .argv = argv};

@@ -63,6 +63,8 @@
       "as Envoy: how many proxies before us may be believed in X-Forwarded-For")                                       \
     X(use_remote_address, "use-remote-address", FLAG, 1, 0, 1,                                                         \
       "append the peer to X-Forwarded-For and do not trust what it sent, as Istio's gateways")                         \
+    X(x_forwarded_host, "append-x-forwarded-host", FLAG, 0, 0, 1,                                                      \
+      "X-Forwarded-Host when a route rewrites the host; off as Envoy's append_x_forwarded_host")                       \
     X(via, "via", FLAG, 0, 0, 1, "append Via; off as in Envoy")                                                        \
     X(preserve_request_id, "preserve-external-request-id", FLAG, 0, 0, 1, "keep X-Request-Id of clients, as Envoy")    \
     X(debug_headers, "debug-headers", FLAG, 0, 0, 1, "x-weir-end-reason on local replies")

@@ -109,6 +109,7 @@ static const struct field modifier_fields[] = {
      .at = offsetof(struct header_modifier, remove),
      .count_at = offsetof(struct header_modifier, remove_count),
      .max_items = 16,
+     .is_set = true,
      .min = 1,
      .format = &format_header_name},
 };

@@ -357,8 +357,13 @@ static void read_strings(struct reader *r, const struct field *f, const struct n
     for (size_t i = 0; i < n->u.list.count; i++) {
         struct path at = {.up = path, .type = PATH_INDEX, .index = i};
         char *z = read_string(r, f, n->u.list.items[i], &at);
-        if (z != NULL)
-            items[count++] = z;
+        if (z == NULL)
+            continue;
+        for (size_t j = 0; f->is_set && j < count; j++) {
+            if (strcmp(items[j], z) == 0)
+                schema_error(r, n->u.list.items[i], &at, "Duplicate value: \"%s\"", z);
+        }
+        items[count++] = z;
     }
     *(char ***)(void *)(base + f->at) = items;
     *(size_t *)(void *)(base + f->count_at) = count;

@@ -64,6 +64,7 @@ struct field {
     const char *const *names;    /* ENUM; NULL-terminated */
     const struct schema *schema; /* OBJECT, POINTER, OBJECTS */
     const char *unique;          /* OBJECTS: the member that no two items share */
+    bool is_set;                 /* STRINGS: no two items are the same */
     enum node_type node_type;    /* NODE */
     const char *text;            /* UNREAD: what to say instead of "is not supported yet and has no effect" */
 };

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "control/control.h"
+#include "control/page.h"
 
 typedef void (*admin_fn)(struct control *c, const struct http_request *r, struct http_response *out);
 struct admin_path {
@@ -56,6 +57,12 @@ static void get_events(struct control *c, const struct http_request *r, struct h
     json(out);
     events_write(&c->events, EVENTS_MAX, &out->body);
 }
+static void get_stats(struct control *c, const struct http_request *r, struct http_response *out)
+{
+    (void)r;
+    json(out);
+    dashboard_write(c, &out->body);
+}
 static void get_logs(struct control *c, const struct http_request *r, struct http_response *out)
 {
     (void)c;
@@ -86,15 +93,43 @@ static void post_drain(struct control *c, const struct http_request *r, struct h
     control_drain(c);
     strbuf_addz(&out->body, "draining\n");
 }
+static void page_file(struct http_response *out, const char *name)
+{
+    static const char *const types[][2] = {{".html", "text/html; charset=utf-8"},
+                                           {".css", "text/css; charset=utf-8"},
+                                           {".js", "text/javascript; charset=utf-8"},
+                                           {".svg", "image/svg+xml"}};
+    for (size_t i = 0; i < PAGE_FILES; i++) {
+        if (strcmp(page_files[i].name, name) != 0)
+            continue;
+        strbuf_add(&out->body, str_span(page_files[i].bytes, page_files[i].n));
+        for (size_t t = 0; t < ARRAY_LEN(types); t++)
+            if (str_ends(str_of(name), str_of(types[t][0])))
+                out->content_type = types[t][1];
+        return;
+    }
+}
+static void get_page_file(struct control *c, const struct http_request *r, struct http_response *out)
+{
+    (void)c;
+    for (size_t i = 0; i < PAGE_FILES; i++)
+        if (str_is(str_from(r->path, strlen("/page/")), page_files[i].name))
+            page_file(out, page_files[i].name);
+}
+
 static void get_index(struct control *c, const struct http_request *r, struct http_response *out);
 
 static const struct admin_path paths[] = {
-    {"GET", "/", "this list", get_index},
+    {"GET", "/", "the page, for browsers; else this list", get_index},
+    {"GET", "/page/page.css", "of the page", get_page_file},
+    {"GET", "/page/page.js", "of the page", get_page_file},
+    {"GET", "/page/icon.svg", "of the page", get_page_file},
     {"GET", "/ready", "200 when traffic may come, else 503 and why", get_ready},
     {"GET", "/healthz", "200 while the process lives", get_healthz},
     {"GET", "/metrics", "Prometheus metrics", get_metrics},
     {"GET", "/config", "the snapshot and every object, as JSON", get_config},
     {"GET", "/plugins", "every plugin and its state, as JSON", get_plugins},
+    {"GET", "/stats", "what serves and how it does: what the page and weir top show, as JSON", get_stats},
     {"GET", "/events", "what became true or false of objects, newest first, as JSON", get_events},
     {"GET", "/logs", "the newest log lines", get_logs},
     {"GET", "/logging", "the log level", get_logging},
@@ -102,12 +137,17 @@ static const struct admin_path paths[] = {
     {"POST", "/drain", "stop taking traffic, end with the last stream", post_drain},
 };
 
+/* A browser gets the page, everybody else the list. */
 static void get_index(struct control *c, const struct http_request *r, struct http_response *out)
 {
     (void)c;
-    (void)r;
+    const struct header *accept = headers_get(&r->msg->headers, STR("accept"));
+    if (accept != NULL && str_find_str(accept->value, STR("text/html")) >= 0) {
+        page_file(out, "page.html");
+        return;
+    }
     for (size_t i = 0; i < ARRAY_LEN(paths); i++)
-        strbuf_printf(&out->body, "%-4s %-10s %s\n", paths[i].method, paths[i].path, paths[i].what);
+        strbuf_printf(&out->body, "%-4s %-15s %s\n", paths[i].method, paths[i].path, paths[i].what);
 }
 
 static struct str host_without_port(struct str authority)
@@ -157,7 +197,8 @@ static void admin_handle(void *arg, const struct http_request *r, struct http_re
     struct control *c = arg;
     strbuf_addz(
         &out->headers,
-        "cache-control: no-store\nx-content-type-options: nosniff\ncontent-security-policy: default-src 'self'\n");
+        "cache-control: no-store\nx-content-type-options: nosniff\nreferrer-policy: no-referrer\n"
+        "content-security-policy: default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\n");
     if (!host_is_ours(c, r->authority)) {
         refuse(out, 403, "the Host header names no address of this admin server\n");
         return;

@@ -8,37 +8,35 @@
 #include "control/conditions_priv.h"
 
 /* The steps, in order; each is a condition. */
-enum step { PLUGIN_STEP_FETCH, PLUGIN_STEP_VERIFY, PLUGIN_STEP_COMPILE, PLUGIN_STEP_CONFIGURE, PLUGIN_STEP_COUNT };
-static const char *const step_types[PLUGIN_STEP_COUNT] = {"Fetched", "Verified", "Compiled", "Configured"};
+enum part { PART_FETCH, PART_VERIFY, PART_COMPILE, PART_CONFIGURE, PART_COUNT };
+static const char *const step_types[PART_COUNT] = {"Fetched", "Verified", "Compiled", "Configured"};
 
-static enum step step_that_failed(const char *reason)
+static enum part step_that_failed(const char *reason)
 {
     static const struct {
         const char *reason;
-        enum step step;
+        enum part step;
     } table[] = {
-        {"BadModule", PLUGIN_STEP_VERIFY},          {"DigestMismatch", PLUGIN_STEP_VERIFY},
-        {"SignatureMissing", PLUGIN_STEP_VERIFY},   {"SignatureInvalid", PLUGIN_STEP_VERIFY},
-        {"BadImage", PLUGIN_STEP_VERIFY},           {"NoModule", PLUGIN_STEP_VERIFY},
-        {"CacheFailed", PLUGIN_STEP_COMPILE},       {"CompileFailed", PLUGIN_STEP_COMPILE},
-        {"LinkFailed", PLUGIN_STEP_CONFIGURE},      {"StartFailed", PLUGIN_STEP_CONFIGURE},
-        {"ConfigureFailed", PLUGIN_STEP_CONFIGURE},
+        {"BadModule", PART_VERIFY},        {"DigestMismatch", PART_VERIFY},     {"SignatureMissing", PART_VERIFY},
+        {"SignatureInvalid", PART_VERIFY}, {"BadImage", PART_VERIFY},           {"NoModule", PART_VERIFY},
+        {"CacheFailed", PART_COMPILE},     {"CompileFailed", PART_COMPILE},     {"LinkFailed", PART_CONFIGURE},
+        {"StartFailed", PART_CONFIGURE},   {"ConfigureFailed", PART_CONFIGURE},
     };
     for (size_t i = 0; i < ARRAY_LEN(table); i++)
         if (strcmp(table[i].reason, reason) == 0)
             return table[i].step;
-    return PLUGIN_STEP_FETCH;
+    return PART_FETCH;
 }
 
-/* The step the newest text is at; PLUGIN_STEP_COUNT: all are done. */
-static enum step step_now(const struct delivery_item *item)
+/* The step the newest text is at; PART_COUNT: all are done. */
+static enum part part_now(const struct delivery_item *item)
 {
     switch (item->stage) {
-    case DELIVERY_FETCH: return PLUGIN_STEP_FETCH;
-    case DELIVERY_COMPILE: return PLUGIN_STEP_COMPILE;
-    case DELIVERY_BUILD: return PLUGIN_STEP_CONFIGURE;
+    case DELIVERY_FETCH: return PART_FETCH;
+    case DELIVERY_COMPILE: return PART_COMPILE;
+    case DELIVERY_BUILD: return PART_CONFIGURE;
     case DELIVERY_ADOPT:
-    case DELIVERY_PROGRAMMED: return PLUGIN_STEP_COUNT;
+    case DELIVERY_PROGRAMMED: return PART_COUNT;
     case DELIVERY_FAILED: break;
     }
     return step_that_failed(item->reason != NULL ? item->reason : "");
@@ -148,20 +146,20 @@ static bool accepted(const struct condition_subject *s, struct condition_list *o
 
 /* ---- Fetched, Verified, Compiled, Configured ---- */
 
-static void step_done(const struct condition_subject *s, const struct delivery_item *item, enum step step,
+static void step_done(const struct condition_subject *s, const struct delivery_item *item, enum part step,
                       struct condition_list *out)
 {
     const struct wasm_plugin *p = plugin_of(s);
     const char *type = step_types[step];
     switch (step) {
-    case PLUGIN_STEP_FETCH: {
+    case PART_FETCH: {
         struct strbuf url = {0};
         url_write_public(p->url, &url);
         condition_add(out, "", type, CONDITION_TRUE, "Fetched", "from %.*s", STR_ARG(strbuf_str(&url)));
         strbuf_free(&url);
         break;
     }
-    case PLUGIN_STEP_VERIFY:
+    case PART_VERIFY:
         if (p->sha256 != NULL)
             condition_add(out, "", type, CONDITION_TRUE, "DigestMatches", "%s is what spec.sha256 asks for", p->sha256);
         else
@@ -169,14 +167,14 @@ static void step_done(const struct condition_subject *s, const struct delivery_i
                           "a valid Proxy-Wasm module; the text asks for no digest%s",
                           p->verification_key != NULL ? "" : " and no signature");
         break;
-    case PLUGIN_STEP_COMPILE:
+    case PART_COMPILE:
         condition_add(out, "", type, CONDITION_TRUE, "Compiled", "native code of this machine is there");
         break;
-    case PLUGIN_STEP_CONFIGURE:
+    case PART_CONFIGURE:
         condition_add(out, "", type, CONDITION_TRUE, "Configured",
                       "a VM for each of %u workers has started and taken the configuration", s->c->worker_count);
         break;
-    case PLUGIN_STEP_COUNT: break;
+    case PART_COUNT: break;
     }
     (void)item;
 }
@@ -189,9 +187,9 @@ static const char *reason_of(const struct delivery_item *item)
 static void steps(const struct condition_subject *s, const struct delivery_item *item, struct str message,
                   struct condition_list *out)
 {
-    enum step now = step_now(item);
+    enum part now = part_now(item);
     bool failed = item->stage == DELIVERY_FAILED;
-    for (enum step i = PLUGIN_STEP_FETCH; i < PLUGIN_STEP_COUNT; i++) {
+    for (enum part i = PART_FETCH; i < PART_COUNT; i++) {
         if (i < now)
             step_done(s, item, i, out);
         else if (i == now && failed)
@@ -259,7 +257,7 @@ static void not_in_use(const struct condition_subject *s, const char *errors, st
 {
     const struct delivery_item *item = s->o->good != NULL ? item_of(s) : NULL;
     condition_add(out, "", "Accepted", CONDITION_FALSE, "Invalid", "%s", errors);
-    for (enum step i = PLUGIN_STEP_FETCH; i < PLUGIN_STEP_COUNT; i++)
+    for (enum part i = PART_FETCH; i < PART_COUNT; i++)
         condition_add(out, "", step_types[i], CONDITION_UNKNOWN, "Invalid", "the newest text is not in use");
     condition_add(out, "", "Programmed", CONDITION_FALSE, "Invalid", "the newest text is not in use; %s",
                   s->o->good == NULL                   ? "no good version of it is known"

@@ -229,6 +229,12 @@ static void on_delivery_changed(void *arg)
     loop_defer(&c->loop, &c->publish);
 }
 
+static void on_delivery_told(void *arg)
+{
+    struct control *c = arg;
+    conditions_touch(c->conditions);
+}
+
 /* What a snapshot is made of: every object but EndpointSlices, whose changes are small messages of their own. */
 static uint64_t snapshot_shape(const struct store *store)
 {
@@ -437,6 +443,7 @@ static void on_second(struct loop_timer *timer)
     if (c->api != NULL && c->delivery != NULL)
         source_api_ready(c->api);
     conditions_tick(c->conditions);
+    dashboard_tick(c->dashboard, loop_now(&c->loop));
     loop_timer_start(&c->second, SECOND_MS);
 }
 
@@ -481,7 +488,10 @@ static bool control_start(struct control *c)
     c->adopted = mem_zalloc(c->worker_count * sizeof *c->adopted);
     for (unsigned i = 0; i < c->worker_count; i++)
         c->workers[i] = worker_start(i, c->worker_count, &o->identity, c->mailbox);
-    c->fetcher = fetcher_new(&c->loop);
+    c->module_transfers = transfers_new(
+        &c->loop, &(struct transfers_options){.allow = o->fetch_allow, .allow_count = o->fetch_allow_count});
+    c->fetcher =
+        fetcher_new(&c->loop, &(struct fetcher_options){.registries = o->registries, .transfers = c->module_transfers});
     c->compiler = compiler_new(&c->loop, o->program, o->compile_delay_ms);
     c->code = code_maker_new(&c->loop, c->cache, c->compiler, o->tiers);
     c->builder = builder_new(c->mailbox, &c->o->identity, BUILDER_THREADS);
@@ -499,9 +509,11 @@ static bool control_start(struct control *c)
                                  .host_env = o->host_env,
                                  .host_env_count = o->host_env_count,
                                  .changed = on_delivery_changed,
+                                 .told = on_delivery_told,
                                  .arg = c};
     c->delivery = delivery_new(&d);
     c->conditions = conditions_new(c);
+    c->dashboard = dashboard_new();
     c->source = source_dir_new(&c->loop, &c->store, o->paths, o->path_count, "default", on_files_changed, c);
     if (o->kubernetes && !cluster_start(c))
         return false;
@@ -570,6 +582,8 @@ static void control_end(struct control *c)
         compiler_free(c->compiler);
     if (c->fetcher != NULL)
         fetcher_free(c->fetcher);
+    if (c->module_transfers != NULL)
+        transfers_free(c->module_transfers);
     signals_end(c);
     loop_fini(&c->loop);
     if (c->snapshot != NULL)
@@ -577,6 +591,7 @@ static void control_end(struct control *c)
     usage_free(&c->usage);
     compose_memory_free(&c->memory);
     events_free(&c->events);
+    dashboard_free(c->dashboard);
     store_free(&c->store);
     MAP_EACH (e, &c->endpoints)
         mem_free(e->value);

@@ -8,6 +8,7 @@
 #include "base/metrics.h"
 #include "control/compose.h"
 #include "control/conditions.h"
+#include "control/dashboard.h"
 #include "control/dns.h"
 #include "control/events.h"
 #include "web/http_server.h"
@@ -37,6 +38,7 @@ struct control {
     struct source_cluster *cluster; /* NULL: none */
     struct engine *engine;
     struct module_cache *cache;
+    struct transfers *module_transfers; /* with the address guard */
     struct fetcher *fetcher;
     struct compiler *compiler;
     struct code_maker *code;
@@ -49,6 +51,7 @@ struct control {
     struct compose_memory memory;
     struct conditions *conditions; /* NULL: nobody follows */
     struct events events;
+    struct dashboard *dashboard; /* NULL: no samples */
     uint64_t shape;            /* of the objects the newest snapshot was made of */
     struct snapshot *snapshot; /* newest published; one reference */
     uint64_t *adopted;         /* by worker: version */

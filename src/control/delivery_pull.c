@@ -16,7 +16,6 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/map.h"
-#include "fetch/unwrap.h"
 #include "wasm/vm.h"
 
 /* A module on disk. */
@@ -38,7 +37,7 @@ struct download {
     struct list pulls;
     struct fetch *fetch;
     enum url_scheme scheme;
-    char *url, *sha256, *scope, *verification_key, *have;
+    char *url, *sha256, *scope, *verification_key, *have, *have_index;
     struct facts known; /* of `have` */
     /* what came */
     char *bytes;
@@ -281,6 +280,7 @@ static void download_free(struct download *d)
     mem_free(d->scope);
     mem_free(d->verification_key);
     mem_free(d->have);
+    mem_free(d->have_index);
     mem_free(d->bytes);
     mem_free(d->from);
     mem_free(d->warning);
@@ -358,29 +358,10 @@ static void download_remember(struct download *d)
         remember(cache, digest_key(d->url, d->scheme, d->scope, d->verification_key, d->index_digest), &r);
 }
 
-static void download_bad(struct download *d, const char *reason, char *error /* taken; NULL: nothing is bad */)
-{
-    if (error == NULL)
-        return;
-    d->reason = mem_strdup(reason);
-    d->error = error;
-    d->bytes_are_bad = true;
-    d->retry = d->scheme != URL_FILE;
-}
-
 static void store_work(uv_work_t *uv)
 {
     struct download *d = uv->data;
-    if (d->scheme != URL_FILE)
-        download_bad(d, "BadModule", module_unwrap(&d->bytes, &d->n, FETCH_BYTES_MAX));
-    if (d->error != NULL)
-        return;
     struct str bytes = str_span(d->bytes, d->n);
-    sha256_hex(bytes, d->facts.sha256);
-    if (d->sha256 != NULL && d->scheme != URL_OCI && strcmp(d->sha256, d->facts.sha256) != 0) {
-        download_bad(d, "DigestMismatch", mem_printf("sha256 is %s, spec.sha256 wants %s", d->facts.sha256, d->sha256));
-        return;
-    }
     facts_check(&d->facts, bytes);
     if (d->facts.bad != NULL)
         return;
@@ -441,7 +422,6 @@ static void on_fetched(void *arg, struct fetch_result *r)
         return;
     }
     if (d->verification_key != NULL && !r->verified && !r->unchanged) {
-        mem_free(r->bytes);
         d->reason = mem_strdup("SignatureMissing");
         d->error = mem_strdup("verificationKey: no signature was found");
         d->bytes_are_bad = d->retry = true;
@@ -460,7 +440,8 @@ static void on_fetched(void *arg, struct fetch_result *r)
     }
     d->bytes = r->bytes;
     d->n = r->n;
-    r->bytes = NULL;
+    r->bytes = NULL; /* taken */
+    memcpy(d->facts.sha256, r->module_sha256, sizeof d->facts.sha256);
     d->uv.data = d;
     d->owner->working++;
     ASSERT(uv_queue_work(&d->owner->loop->uv, &d->uv, store_work, store_done) == 0);
@@ -495,6 +476,8 @@ static struct download *download_start(struct pull *p, char *key /* taken */)
     p->facts = (struct facts){.hold = -1};
     if (d->known.path != NULL && d->known.record.digest[0] != '\0')
         d->have = mem_strdup(d->known.record.digest);
+    if (d->have != NULL && d->known.record.index_digest[0] != '\0')
+        d->have_index = mem_strdup(d->known.record.index_digest);
     map_set(&p->owner->downloads, str_of(d->key), d);
     char *file = p->real_path != NULL ? mem_printf("file://%s", p->real_path) : NULL;
     d->fetch = fetch_start(p->owner->fetcher, &(struct fetch_request){.url = file != NULL ? file : a->url,
@@ -502,6 +485,7 @@ static struct download *download_start(struct pull *p, char *key /* taken */)
                                                                       .pull_secret = a->secret,
                                                                       .verification_key = a->verification_key,
                                                                       .have = d->have,
+                                                                      .have_index = d->have_index,
                                                                       .stage = on_fetch_stage,
                                                                       .done = on_fetched,
                                                                       .arg = d});

@@ -320,6 +320,8 @@ static void work_pull_failed(struct delivery_work *w, const struct pull_result *
     enum delivery_again again = r->bytes_are_bad ? (remote ? AGAIN_LATER : AGAIN_NEVER)
                                 : r->retry       ? AGAIN_SOON
                                                  : AGAIN_LATER;
+    if (strcmp(r->reason, "SignatureMissing") == 0)
+        again = AGAIN_SOON; /* it is about to be signed */
     for (size_t i = 0; i < ARRAY_LEN(for_ever); i++)
         if (strcmp(r->reason, for_ever[i]) == 0)
             again = AGAIN_NEVER;
@@ -329,7 +331,7 @@ static void work_pull_failed(struct delivery_work *w, const struct pull_result *
     struct delivery_failure why = {verify ? STEP_VERIFY : STEP_FETCH,
                                    r->reason,
                                    NULL,
-                                   r->bytes_are_bad ? PLUGIN_BAD_MODULE : PLUGIN_FETCH_FAILED,
+                                   strcmp(r->reason, "BadModule") == 0 ? PLUGIN_BAD_MODULE : PLUGIN_FETCH_FAILED,
                                    again,
                                    r->retry_after_ms};
     work_fail(w, &why, "%s", r->error);

@@ -6,6 +6,7 @@
 #define WEIR_CONTROL_OPTIONS_H
 
 #include "control/code.h"
+#include "fetch/registry.h"
 #include "io/conn.h"
 #include "proxy/snapshot.h"
 
@@ -23,6 +24,9 @@ struct control_options {
     const char *cache_dir;
     uint64_t cache_bytes; /* what it may hold; 0: no limit */
     enum tier_policy tiers;
+    struct registry_table *registries; /* --registry, --registries, --insecure-registry */
+    const char *const *fetch_allow;    /* addresses that the guard of downloads lets through */
+    size_t fetch_allow_count;
     const char *module_dir;      /* where file:// modules of objects that came by an API may lie; NULL: nowhere */
     const char *const *host_env; /* variables of this process that their plugins may read */
     size_t host_env_count;

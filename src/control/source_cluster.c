@@ -13,9 +13,9 @@
 enum {
     SETTLE_MS = 5,
     NAMED_MAX = 500,
-    PATIENCE_MS = 3000,      /* of a start, with a server that does not answer, before the snapshot stands in */
-    RETURN_MS = 30 * 1000,   /* kinds that do not come back with the others hold those up no longer */
-    NAMED_MS = 5000,         /* Secrets and ConfigMaps that do not come hold up the first state no longer */
+    PATIENCE_MS = 3000,    /* of a start, with a server that does not answer, before the snapshot stands in */
+    RETURN_MS = 30 * 1000, /* kinds that do not come back with the others hold those up no longer */
+    NAMED_MS = 5000,       /* Secrets and ConfigMaps that do not come hold up the first state no longer */
     KEEP_MS = 1000
 };
 
@@ -64,7 +64,7 @@ struct source_cluster {
     bool restored; /* some of what is known is of the snapshot on disk */
     bool held;     /* and the store keeps it as it is until the whole cluster has been heard of again */
     bool full;     /* too many named objects */
-    bool dirty;          /* the store was given texts that are not settled yet */
+    bool dirty;    /* the store was given texts that are not settled yet */
     struct loop_timer settle, patience, keep;
     metric_id stale, objects, changes;
 };
@@ -288,16 +288,16 @@ void source_cluster_follow(struct source_cluster *s)
     s->full = false;
     MAP_EACH (e, &s->named)
         ((struct cluster_watch *)e->value)->wanted = false;
-    STORE_EACH (o, s->o.store, KIND_WASM_PLUGIN)
-        want_pull_secret(s, o);
-    STORE_EACH (o, s->o.store, KIND_TRAFFIC_EXTENSION)
-        want_pull_secret(s, o);
-    STORE_EACH (o, s->o.store, KIND_GATEWAY)
-        if (o->origin == ORIGIN_CLUSTER)
-            want_parameters(s, o->good->u.gateway.parameters, o->ns);
-    STORE_EACH (o, s->o.store, KIND_GATEWAY_CLASS)
-        if (o->origin == ORIGIN_CLUSTER)
-            want_parameters(s, o->good->u.gateway_class.parameters, s->o.ns);
+    STORE_EACH(o, s->o.store, KIND_WASM_PLUGIN)
+    want_pull_secret(s, o);
+    STORE_EACH(o, s->o.store, KIND_TRAFFIC_EXTENSION)
+    want_pull_secret(s, o);
+    STORE_EACH(o, s->o.store, KIND_GATEWAY)
+    if (o->origin == ORIGIN_CLUSTER)
+        want_parameters(s, o->good->u.gateway.parameters, o->ns);
+    STORE_EACH(o, s->o.store, KIND_GATEWAY_CLASS)
+    if (o->origin == ORIGIN_CLUSTER)
+        want_parameters(s, o->good->u.gateway_class.parameters, s->o.ns);
     drop_unwanted(s);
 }
 
@@ -398,8 +398,8 @@ static void restore(struct source_cluster *s)
 {
     char *error = NULL;
     if (!cluster_snapshot_read(s->snapshot, restore_one, s, &error)) {
-        log_line(LOG_WARN, "kubernetes: %s does not answer, and there is no snapshot: %s",
-                 kube_client_where(s->client), error);
+        log_line(LOG_WARN, "kubernetes: %s does not answer, and there is no snapshot: %s", kube_client_where(s->client),
+                 error);
         mem_free(error);
         return;
     }
@@ -608,7 +608,8 @@ struct source_cluster *source_cluster_new(const struct source_cluster_options *o
     loop_timer_start(&s->patience, PATIENCE_MS);
     s->stale = metrics_define(METRICS_GAUGE, STR("weir_kubernetes_watches_stale"), STR_NONE,
                               "Watches of the cluster that are not up to date");
-    s->objects = metrics_define(METRICS_GAUGE, STR("weir_kubernetes_objects"), STR_NONE, "Objects read from the cluster");
+    s->objects =
+        metrics_define(METRICS_GAUGE, STR("weir_kubernetes_objects"), STR_NONE, "Objects read from the cluster");
     s->changes = metrics_define(METRICS_COUNTER, STR("weir_kubernetes_updates_total"), STR_NONE,
                                 "Times that objects of the cluster changed what Weir knows");
     enter(s, STAGE_LISTING);

@@ -321,6 +321,7 @@ static void transfer_finish(struct transfer *x, CURLcode code)
         result.too_large = x->too_large || code == CURLE_FILESIZE_EXCEEDED;
         result.retry = !result.refused && !result.too_large && !x->stopped && code != CURLE_URL_MALFORMAT;
         result.tls = is_tls_error(code);
+        result.truncated = code == CURLE_PARTIAL_FILE || code == CURLE_GOT_NOTHING;
         result.unconnected = code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST;
     } else {
         result.retry = result.status == 408 || result.status == 429 || (result.status >= 500 && result.status != 501);

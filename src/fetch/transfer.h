@@ -51,6 +51,7 @@ struct transfer_result {
     bool refused;            /* by the address guard */
     bool too_large;          /* more than max_bytes */
     bool tls;                /* the error is one of TLS: handshake, certificate */
+    bool truncated;          /* the answer ended before its end */
     bool unconnected;        /* nothing was reached at all */
     uint32_t retry_after_ms; /* from Retry-After, at most a day; 0 */
 };

@@ -40,14 +40,20 @@ static const struct {
              {"finalizers", NULL}};
 
 /* What merges the items of a list: a member's name, "" for a set of words, NULL: the list is replaced. */
-static const char *merge_key(const char *list, const json_t *first)
+static const char *merge_key(const char *list, const json_t *items)
 {
-    for (size_t i = 0; i < ARRAY_LEN(keyed); i++)
-        if (strcmp(list, keyed[i].list) == 0)
-            return keyed[i].key != NULL ? keyed[i].key : "";
-    /* A Service's; EndpointSlices are replaced whole. */
-    bool of_service = json_object_get(first, "port") != NULL && json_object_get(first, "conditions") == NULL;
-    return strcmp(list, "ports") == 0 && of_service ? "port" : NULL;
+    json_t *item;
+    size_t i;
+    for (size_t k = 0; k < ARRAY_LEN(keyed); k++)
+        if (strcmp(list, keyed[k].list) == 0)
+            return keyed[k].key != NULL ? keyed[k].key : "";
+    /* A Service's have numbers and no address beside them; those of EndpointSlices are replaced whole. */
+    json_array_foreach(items, i, item)
+    {
+        if (strcmp(list, "ports") == 0 && json_object_get(item, "port") != NULL)
+            return "port";
+    }
+    return NULL;
 }
 
 static size_t find_item(const json_t *list, const char *key, const json_t *value)
@@ -150,7 +156,7 @@ static void directive(json_t *out, const char *key, const json_t *value)
         const char *list = key + sizeof order - 1;
         json_t *copy = json_copy(json_object_get(out, list));
         if (json_is_array(copy)) {
-            const char *by = merge_key(list, json_array_get(value, 0));
+            const char *by = merge_key(list, value);
             if (by != NULL)
                 order_list(copy, value, by);
             json_object_set(out, list, copy);
@@ -177,7 +183,7 @@ static json_t *strategic(const json_t *object, const json_t *patch, char **error
     {
         if (key[0] == '$')
             continue;
-        const char *by = json_is_array(value) ? merge_key(key, json_array_get(value, 0)) : NULL;
+        const char *by = json_is_array(value) ? merge_key(key, value) : NULL;
         if (json_is_null(value))
             json_object_del(out, key);
         else if (by != NULL)

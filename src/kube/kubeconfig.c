@@ -351,8 +351,7 @@ static bool take_user(const struct node *n, const char *file, struct kube_access
     out->password = copy_at(n, "password");
     const struct node *exec = node_get(n, "exec");
     return take_pem(n, file, "client-certificate", &out->cert_pem, error) &&
-           take_pem(n, file, "client-key", &out->key_pem, error) &&
-           (exec == NULL || take_exec(exec, file, out, error));
+           take_pem(n, file, "client-key", &out->key_pem, error) && (exec == NULL || take_exec(exec, file, out, error));
 }
 
 static bool config_resolve(const struct config *c, const char *context, struct kube_access *out, char **error)

@@ -131,9 +131,8 @@ static enum filter_result call_body(struct filter *f, enum direction dir, struct
         dir == DIR_REQUEST ? f->ops->request_body(f, data, end) : f->ops->response_body(f, data, end);
     fl->shown = NULL;
     fl->shown_to = NULL;
-    if (data->n != before || r == FILTER_NO_BUFFER)
-        fl->resized = true;
-    if (data->n != before || fl->trailers_made || (r == FILTER_NO_BUFFER && data->n != 0))
+    fl->resized = fl->resized || data->n != before;
+    if (data->n != before || fl->trailers_made)
         tell_length_broken(f, dir);
     return r;
 }
@@ -143,9 +142,19 @@ static bool has_body_callback(const struct filter *f, enum direction dir)
     return (dir == DIR_REQUEST ? f->ops->request_body : f->ops->response_body) != NULL;
 }
 
+/* The bytes of this callback alone are the filter's; as in Envoy, what was shown behind held ones counts as held. */
+static void take_seen(struct filter *f, enum direction dir, struct buf *data)
+{
+    if (data->n == 0)
+        return;
+    f->stream->priv->flow[dir].resized = true;
+    tell_length_broken(f, dir);
+    buf_clear(data);
+}
+
 /* The filter keeps what its callback saw. */
 static void hold_seen(struct stream *s, enum direction dir, struct filter *f, enum filter_state before,
-                      enum filter_result r, size_t held_before, struct buf *data, bool end)
+                      enum filter_result r, struct buf *data, bool end)
 {
     struct filter_side *side = &f->side[dir];
     struct flow *fl = &s->priv->flow[dir];
@@ -154,10 +163,7 @@ static void hold_seen(struct stream *s, enum direction dir, struct filter *f, en
     side->end_held = end;
     side->shows_held = r == FILTER_BUFFER;
     if (r == FILTER_NO_BUFFER) {
-        struct buf *held = side->held;
-        if (held != NULL && held->n > held_before)
-            buf_splice(held, held_before, held->n - held_before, STR_NONE);
-        buf_clear(data);
+        take_seen(f, dir, data);
         if (!end && before == FILTER_OPEN)
             side->state = FILTER_OPEN;
     } else {
@@ -197,7 +203,7 @@ static bool pass_filter(struct stream *s, enum direction dir, struct filter *f, 
     if (fl->trailers_made)
         *end = false;
     if (side->state == FILTER_IN_CALLBACK && r != FILTER_CONTINUE) {
-        hold_seen(s, dir, f, before, r, held_before, data, *end);
+        hold_seen(s, dir, f, before, r, data, *end);
         return false;
     }
     if (held_before > 0) {

@@ -56,6 +56,15 @@ static void redirect(struct stream *s, const struct route_filter *f)
     strbuf_free(&location);
 }
 
+static enum headers_result rewrite(struct stream *s, const struct route_filter *f, struct headers *h)
+{
+    enum headers_result r = HEADERS_OK;
+
+    if (f->to.hostname != NULL && stream_limits(s)->x_forwarded_host)
+        r = headers_add(h, STR("x-forwarded-host"), headers_value(h, HDR_AUTHORITY));
+    return r == HEADERS_OK ? route_rewrite(f, s->route.match, h) : r;
+}
+
 /* False: the request goes no further. */
 static bool apply_filters(struct stream *s, const struct route_filter *filters, size_t count)
 {
@@ -65,7 +74,7 @@ static bool apply_filters(struct stream *s, const struct route_filter *filters, 
     for (size_t i = 0; i < count && r == HEADERS_OK; i++) {
         switch (filters[i].type) {
         case FILTER_REQUEST_HEADERS: r = route_modify_headers(&filters[i].headers, h); break;
-        case FILTER_REWRITE: r = route_rewrite(&filters[i], s->route.match, h); break;
+        case FILTER_REWRITE: r = rewrite(s, &filters[i], h); break;
         case FILTER_REDIRECT: redirect(s, &filters[i]); return false;
         case FILTER_RESPONSE_HEADERS: break; /* on the way back */
         case FILTER_EXTENSION: reply_reason(s, END_INTERNAL); return false;

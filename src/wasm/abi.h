@@ -208,6 +208,8 @@ uint64_t abi_mono_ns(struct plugin_vm *pv);
  * for. */
 NODISCARD bool context_call(struct plugin_vm *pv, struct ctx *ctx, enum plugin_callback cb, union vm_value *values,
                             uint32_t deadline_ms);
+/* Which annotation moves the limit that was hit; "" for other ends. */
+const char *plugin_limit_hint(enum vm_result result, bool on_worker);
 /* Records the first failure. */
 void context_failed(struct plugin_vm *pv, enum vm_result result, const char *where, const char *reason);
 /* Tells the host of the failure, once, when no call is on the stack. */

@@ -234,6 +234,16 @@ static void drain(struct plugin_vm *pv)
 
 /* ---- entering ---- */
 
+const char *plugin_limit_hint(enum vm_result result, bool on_worker)
+{
+    switch (result) {
+    case VM_MEMORY: return "; plugin.weir/memory-limit raises it";
+    case VM_DEADLINE:
+        return on_worker ? "; plugin.weir/cpu-deadline raises it" : "; plugin.weir/start-deadline raises it";
+    default: return "";
+    }
+}
+
 void context_failed(struct plugin_vm *pv, enum vm_result result, const char *where, const char *reason)
 {
     if (pv->reason != NULL) {
@@ -242,7 +252,7 @@ void context_failed(struct plugin_vm *pv, enum vm_result result, const char *whe
     atomic_store_explicit(&pv->dead, true, memory_order_relaxed);
     pv->failure = result;
     pv->failed_in = where;
-    pv->reason = mem_strdup(reason);
+    pv->reason = mem_printf("%s%s", reason, plugin_limit_hint(result, pv->attached));
 }
 
 void context_tell_failure(struct plugin_vm *pv)

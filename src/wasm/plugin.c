@@ -324,7 +324,11 @@ static enum plugin_start start(struct plugin_vm *pv, char **error)
     const struct vm_limits limits = {.memory_bytes = p->limits.memory_bytes, .table_elements = TABLE_ELEMENTS};
     struct vm *vm;
 
-    if (vm_new(p->module, &limits, p->limits.start_deadline_ms, pv, &vm, error) != VM_OK) {
+    enum vm_result result = vm_new(p->module, &limits, p->limits.start_deadline_ms, pv, &vm, error);
+    if (result != VM_OK) {
+        char *text = mem_printf("%s%s", *error, plugin_limit_hint(result, false));
+        mem_free(*error);
+        *error = text;
         wasi_flush(pv);
         pv->vm = NULL;
         return START_FAILED_VM;

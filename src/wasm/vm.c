@@ -196,12 +196,26 @@ static uint64_t memory_limit(const struct vm *vm)
 
 /* Wasmtime's limiter tells nobody that it refused a growth: the guest sees -1 and usually traps, aborts or exits soon.
  * So a guest that fails with less room left than its next growth would probably have asked for, a page or an eighth of
- * what it has, is taken to have failed for want of memory. A guest that doubles its memory at once (TinyGo) fails
- * earlier; its text tells how much it had. */
+ * what it has, is taken to have failed for want of memory. One that asks for much at once fails earlier: then only the
+ * names on its stack tell, where it has names. */
 static bool is_at_memory_limit(const struct vm *vm)
 {
     uint64_t step = vm->memory_size / 8 > WASM_PAGE ? vm->memory_size / 8 : WASM_PAGE;
     return vm->memory != NULL && vm->memory_size + step > memory_limit(vm);
+}
+
+/* Functions that are called for nothing else than an allocation that failed: Rust's, and C++'s without exceptions. */
+static bool is_in_allocation_failure(const struct ending *end)
+{
+    static const char *const names[] = {"handle_alloc_error", "rust_oom", "alloc_error_handler", "operator new",
+                                        "_Znwm"};
+
+    if (!end->has_code || end->code != WASMTIME_TRAP_CODE_UNREACHABLE_CODE_REACHED)
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (str_find_str(str_of(end->text), str_of(names[i])) >= 0)
+            return true;
+    return false;
 }
 
 static enum vm_result classify(struct vm *vm, const struct ending *end)
@@ -212,7 +226,7 @@ static enum vm_result classify(struct vm *vm, const struct ending *end)
     if (end->has_code && end->code == WASMTIME_TRAP_CODE_STACK_OVERFLOW)
         return VM_TRAP;
     bool too_small = str_find_str(str_of(end->text), STR("exceeds memory limits")) >= 0; /* to instantiate at all */
-    return too_small || is_at_memory_limit(vm) ? VM_MEMORY : VM_TRAP;
+    return too_small || is_at_memory_limit(vm) || is_in_allocation_failure(end) ? VM_MEMORY : VM_TRAP;
 }
 
 static void add_reason(struct strbuf *out, const struct vm *vm, const struct ending *end)

@@ -22,6 +22,11 @@ def bodies():
             up = dict(UP3 if end == "trailers" else UP2)
             out.append(Case(f"sb first {ret} {end}", ("sb.1", f"ret {ret}"), ("sb.2", op("buf", 1, 0, 100), "ret 0"), up=up))
             out.append(Case(f"sb all {ret} {end}", ("sb", op("buf", 1, 0, 100), f"ret {ret}"), ("st", "ret 0"), up=up))
+    for seq in ("13", "123", "121", "21", "32", "312", "113", "131", "23", "231"):
+        for e, which in (("rb", 0), ("sb", 1)):
+            steps = [(f"{e}.{i + 1}", op("buf", which, 0, 100), f"ret {r}") for i, r in enumerate(seq)]
+            out.append(Case(f"{e} sequence {seq}", *steps, (f"{e}.{len(seq) + 1}", op("buf", which, 0, 100), "ret 0"), method="POST",
+                            chunks=["a-", "b-", "c-", "d-", "e"], up={"chunks": ["a-", "b-", "c-", "d-", "e"]}))
     for ret in (0, 2, 5):
         out.append(Case(f"rh {ret} get", ("rh", f"ret {ret}")))
         out.append(Case(f"rh {ret} post", ("rh", f"ret {ret}"), method="POST", body="abc"))
@@ -136,6 +141,9 @@ def calls():
     out.append(Case("call timeout before head", ("rh", op("call", C, "/callout", 200, "", "x-seen", "c", "x-up", '{"delay":1.5}'), "ret 1"),
                     ("cr", op("pairs", CALL), op("buf", 4, 0, 100), op("callstatus"), op("cont", 0))))
     out.append(Case("call dead", ("rh", op("call", dead, "/callout", 2000, "", "x-seen", "c"), "ret 1"),
+                    ("cr", op("pairs", CALL), op("buf", 4, 0, 100), op("callstatus"), op("cont", 0))))
+    nobody = "outbound|80||nobody.istio-system.svc.cluster.local"
+    out.append(Case("call nobody", ("rh", op("call", nobody, "/callout", 2000, "", "x-seen", "c"), "ret 0"),
                     ("cr", op("pairs", CALL), op("buf", 4, 0, 100), op("callstatus"), op("cont", 0))))
     out.append(Case("call zero timeout", ("rh", op("call", C, "/callout", 0, "", "x-seen", "c"), "ret 1"), ("cr", op("cont", 0))))
     out.append(Case("call unknown", ("rh", op("call", "nobody", "/", 1000, ""))))

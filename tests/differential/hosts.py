@@ -36,18 +36,20 @@ def _address(port):
 class Filter:
     """What both hosts are told of a filter."""
 
-    def __init__(self, wasm, config=None, name="puppet", headers_only=False, env=None, fail="FAIL_CLOSE"):
+    def __init__(self, wasm, config=None, name="puppet", headers_only=False, env=None, fail="FAIL_CLOSE", annotations=None, root=None):
+        """annotations: Weir's alone."""
         self.wasm, self.config, self.name, self.headers_only = str(wasm), config, name, headers_only
-        self.env, self.fail = env or {}, fail
+        self.annotations = {**({"plugin.weir/on-headers-pause": "headers"} if headers_only else {}), **(annotations or {})}
+        self.env, self.fail, self.root = env or {}, fail, name if root is None else root
 
     def text(self):
         """As Istio delivers pluginConfig: compact JSON."""
-        return self.config if isinstance(self.config, str) or self.config is None else json.dumps(self.config)
+        return self.config if isinstance(self.config, str) or self.config is None else json.dumps(self.config, separators=(",", ":"))
 
 
 class EnvoyHost:
     name = "envoy"
-    log_line = re.compile(r"wasm log(?: \S+)*?: (.*)$")
+    log_line = re.compile(r"wasm log [^:]*: (.*)$")
 
     def __init__(self, directory, filters, upstream, buffer_bytes=None, level="trace"):
         self.port, self.admin = free_port(), free_port()
@@ -69,7 +71,7 @@ class EnvoyHost:
             return r.status == 200
 
     def _filter(self, f):
-        fields = {"name": f.name, "root_id": f.name, "fail_open": f.fail == "FAIL_OPEN",
+        fields = {"name": f.name, "root_id": f.root, "fail_open": f.fail == "FAIL_OPEN",
                   "vm_config": {"runtime": "envoy.wasm.runtime.v8", "vm_id": res.NS, "code": {"local": {"filename": f.wasm}},
                                 "environment_variables": {"key_values": f.env}}}
         if f.text() is not None:
@@ -78,13 +80,13 @@ class EnvoyHost:
             fields["allow_on_headers_stop_iteration"] = True
         return {"name": f.name, "typed_config": _typed("filters.http.wasm.v3.Wasm", config=fields)}
 
-    def _cluster(self, name, port):
+    def _cluster(self, name, port=None):
         options = {"explicit_http_config": {"http_protocol_options": {"enable_trailers": True}}}
         return {"name": name, "type": "STATIC", "connect_timeout": "5s",
                 "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":
                                                      _typed("upstreams.http.v3.HttpProtocolOptions", **options)},
                 "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [
-                    {"endpoint": {"address": _address(port)}}]}]}}
+                    {"endpoint": {"address": _address(port)}}] if port else []}]}}
 
     def _config(self, filters, upstream, buffer_bytes):
         manager = _typed("filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -101,7 +103,8 @@ class EnvoyHost:
             listener["per_connection_buffer_limit_bytes"] = buffer_bytes
         return {"node": {"id": "node", "cluster": "cluster"}, "admin": {"address": _address(self.admin)},
                 "static_resources": {"listeners": [listener], "clusters": [
-                    self._cluster(CLUSTER, upstream.port), self._cluster("outbound|80||dead.istio-system.svc.cluster.local", free_port())]}}
+                    self._cluster(CLUSTER, upstream.port), self._cluster("outbound|80||dead.istio-system.svc.cluster.local", free_port()),
+                    self._cluster("outbound|80||nobody.istio-system.svc.cluster.local")]}}
 
     def log_text(self):
         return self.log_path.read_text(errors="backslashreplace")
@@ -138,15 +141,17 @@ class WeirHost:
         self.g = Gateway(program, directory, cache)
         plugins = []
         for i, f in enumerate(filters):
-            p = res.plugin(f.name, f.wasm, None, priority=1000 - i, pluginName=f.name, failStrategy=f.fail,
-                           annotations={"plugin.weir/on-headers-pause": "headers"} if f.headers_only else None)
+            p = res.plugin(f.name, f.wasm, None, priority=1000 - i, failStrategy=f.fail,
+                           annotations=f.annotations)
+            if f.root:
+                p["spec"]["pluginName"] = f.root
             if f.config is not None:
                 p["spec"]["pluginConfig"] = f.config
             if f.env:
                 p["spec"]["vmConfig"] = {"env": [{"name": n, "value": v} for n, v in f.env.items()]}
             plugins.append(p)
         limits = {"buffer-bytes": str(buffer_bytes)} if buffer_bytes else None
-        extra = plugins + res.backend("dead", free_port())
+        extra = plugins + res.backend("dead", free_port()) + res.backend("nobody", [])
         self.g.start(upstream, workers=1, limits=limits, extra=extra, log_level=level)
         for f in filters:
             self.g.wait_plugin(f.name)

@@ -349,7 +349,19 @@ def test_rewrite_path(routed, rewrite, prefix, sent, seen):
 def test_rewrite_hostname(routed):
     gw = routed(res.route("r", res.rule("a", filters=[{"type": "URLRewrite", "urlRewrite": {"hostname": "inner.example"}}])))
     gw.get()
-    assert gw.ups["a"].last.header("host") == "inner.example"
+    assert gw.ups["a"].last.header("host") == "inner.example" and "x-forwarded-host" not in gw.ups["a"].last.head
+
+
+def test_rewrite_hostname_says_the_clients_when_asked(gateway, upstream):
+    up = upstream()
+    rule = res.rule("backend", filters=[{"type": "URLRewrite", "urlRewrite": {"hostname": "inner.example"}}])
+    gw = gateway(start=False)
+    gw.start(resources={"r": lambda port: [res.gateway(port, limits="limits"), res.limits({"append-x-forwarded-host": True}),
+                                           res.route("r", rule), *res.backend("backend", up)]})
+    gw.get(host="www.example")
+    assert up.last.header("host") == "inner.example" and up.last.header("x-forwarded-host") == "www.example"
+    gw.get(host="www.example", headers={"X-Forwarded-Host": "first"})
+    assert up.last.header("x-forwarded-host") == "first, www.example"
 
 
 def test_timeouts(gateway, upstream):

@@ -449,7 +449,7 @@ def test_gateway_properties(p):
 
 
 def test_properties_that_are_not_there(p):
-    r, seen, got = props(p, "request.nothing", "nothing", "response.grpc_status", "request.headers.x-nothing", "request")
+    r, seen, got = props(p, "request.nothing", "nothing", "response.nothing", "request.headers.x-nothing", "request")
     assert got == [1, 1, 1, 1, 3]
     r, seen, got = props(p, "response.code", "upstream.address", event="rh")
     assert got == [1, 1]

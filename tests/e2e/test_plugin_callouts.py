@@ -107,13 +107,14 @@ def test_evil_callout_headers(rig, name, value):
 
 
 @pytest.mark.parametrize("cluster", ["refused", "nobody"])
-def test_failures_are_told_once(rig, cluster):
+def test_failures_are_answered_once(rig, cluster):
+    """As in Envoy: what fails before an answer's head is an answer of the gateway's own."""
     r, seen = rig.send(("rh", call(f"{cluster}.istio-system.svc.cluster.local:80"), "ret 1"), ("cr", op("callstatus"), op("pairs", CALL), "cont 0"))
     assert r.status == 200
     seen.wait_end()
     answers = seen.texts("answer")
-    assert len(answers) == 1 and fields(answers[0])["n"] == "0"
-    assert seen.ops("callstatus")[0]["code"] != "0" and seen.ops("pairs")[0]["n"] == "0"
+    assert len(answers) == 1 and fields(answers[0])["n"] == "3"
+    assert seen.ops("callstatus")[0]["code"] == "0" and "[:status=503]" in seen.texts("pairs")[0]
 
 
 def test_a_peer_that_closes(rig):
@@ -134,6 +135,19 @@ def test_timeout_is_a_504(rig):
     assert r.status == 200
     seen.wait_end()
     assert seen.ops("get")[0]["v"] == "504" and len(seen.texts("answer")) == 1
+
+
+def test_timeout_behind_the_head(rig):
+    path = f"/{new_tag()}"
+    held = rig.auth.hold(path)
+    with rig.open(("rh", call(AUTH, path, 1500), "ret 1"), ("cr", op("callstatus"), "cont 0"), method="GET") as f:
+        rig.auth.wait(path)
+        held.head(200).data(b"half")
+        f.response()
+        f.seen.wait_end()
+        assert f.seen.of("cr", word="answer")["n"] == "0" and f.seen.ops("callstatus")[0]["code"] == "11"
+        rig.auth.wait(path)
+        held.end()
 
 
 def test_timeout_while_connecting(rig):

@@ -19,7 +19,7 @@ CALLBACKS = {"rh": "proxy_on_request_headers", "rb": "proxy_on_request_body", "r
              "del": "proxy_on_delete", "create": "proxy_on_context_create", "tick": "proxy_on_tick", "cr": "proxy_on_http_call_response",
              "queue": "proxy_on_queue_ready", "vm": "proxy_on_vm_start", "cfg": "proxy_on_configure"}
 # What the log must say of each, and the function that must stand in the backtrace.
-KINDS = {"trap": (r"unreachable", "give_up"), "loop": (r"deadline|CPU", "spin_forever"), "bomb": (r"memory limit", "take_memory"),
+KINDS = {"trap": (r"unreachable", "give_up"), "loop": (r"CPU time of .*plugin\.weir/(cpu|start)-deadline", "spin_forever"), "bomb": (r"memory limit.*plugin\.weir/memory-limit", "take_memory"),
          "recurse": (r"stack", "recurse_forever")}
 AUTH = "backend.istio-system.svc.cluster.local:80"
 

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import socketserver
 import subprocess
 import threading
@@ -118,7 +119,7 @@ class ScriptedRegistry:
 
     def __init__(self, user=None, password=None):
         self.blobs, self.manifests, self.tags = {}, {}, {}
-        self.asked, self.spoilers, self.lock = [], {}, threading.Lock()
+        self.asked, self.spoilers, self.lock, self.connections = [], {}, threading.Lock(), set()
         self.authorization = basic(user, password) if user else None
         self.port, self.server = free_port(), None
         self.host = f"{LOCAL}:{self.port}"
@@ -129,6 +130,20 @@ class ScriptedRegistry:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            registry = self
+
+            def setup(self):
+                super().setup()
+                with registry.lock:
+                    registry.connections.add(self.connection)
+
+            def finish(self):
+                with registry.lock:
+                    registry.connections.discard(self.connection)
+                try:
+                    super().finish()
+                except OSError:
+                    pass
 
             def do_GET(self):
                 registry._serve(self)
@@ -162,6 +177,12 @@ class ScriptedRegistry:
             self.server.shutdown()
             self.server.server_close()
             self.server = None
+            with self.lock:
+                for c in self.connections:  # kept alive, they would be answered still
+                    try:
+                        c.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass
 
     def push(self, repository, tag, wasm, **more):
         manifest, blobs = image_of(wasm, **more)

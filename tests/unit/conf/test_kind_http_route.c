@@ -161,6 +161,8 @@ static void test_messages(void **state)
         {RULE("filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: b}, {name: a, "
               "value: c}]}}]"),
          R0 ".filters[0].requestHeaderModifier.set[1]: Duplicate value: {\"name\":\"a\"}"},
+        {RULE("filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [a, b, a]}}]"),
+         R0 ".filters[0].requestHeaderModifier.remove[2]: Duplicate value: \"a\""},
         /* timeouts and what is not honoured */
         {RULE("timeouts: {request: 10}"),
          R0 ".timeouts.request: " V

@@ -87,7 +87,7 @@ static void start(uint32_t compile_delay_ms)
     assert_non_null(cache);
     for (unsigned i = 0; i < WORKERS; i++)
         workers[i] = worker_start(i, WORKERS, &identity, mailbox);
-    fetcher = fetcher_new(&loop);
+    fetcher = fetcher_new(&loop, &(struct fetcher_options){.docker_config = ""});
     compiler = compiler_new(&loop, program, compile_delay_ms);
     maker = code_maker_new(&loop, cache, compiler, TIERS_AUTO);
     static const struct identity nobody;
@@ -532,6 +532,10 @@ static void test_wrong_bytes(void **state)
     apply_good(", type: NETWORK");
     assert_int_equal(item()->stage, DELIVERY_FAILED);
     assert_string_equal(item()->reason, "NotSupported");
+    assert_int_equal(item()->retry_ms, 0);
+    apply("url: 'oci://x/Y:z'");
+    wait_for(DELIVERY_FAILED);
+    assert_string_equal(item()->reason, "BadReference");
     assert_int_equal(item()->retry_ms, 0);
     assert_null(item()->retry);
 }

@@ -251,7 +251,7 @@ static void test_module_is_what_its_name_says(void **state)
     module_cache_release(&hold);
     reopen("engine 2"); /* bytes are good for every engine */
     assert_true(has(sha, STR("a module")));
-    snprintf(file, sizeof file, "a/b/cache/%s.wasm", sha);
+    snprintf(file, sizeof file, "a/b/cache/%.64s.wasm", sha);
     file_put(file, "a modulf");
     assert_false(has(sha, STR("a modulf")));
     assert_false(exists(file));
@@ -343,13 +343,13 @@ static void put_big(char fill, char sha[65], int *hold)
     put(str_span(bytes, BIG), sha, hold);
     mem_free(bytes);
     char file[128];
-    snprintf(file, sizeof file, "a/b/cache/%s.wasm", sha);
+    snprintf(file, sizeof file, "a/b/cache/%.64s.wasm", sha);
     old(file, 1000 - fill); /* later letters are younger */
 }
 static bool is_there(const char *sha)
 {
     char file[128];
-    snprintf(file, sizeof file, "a/b/cache/%s.wasm", sha);
+    snprintf(file, sizeof file, "a/b/cache/%.64s.wasm", sha);
     return exists(file);
 }
 

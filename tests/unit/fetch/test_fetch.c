@@ -39,7 +39,7 @@ static int setup(void **state)
     server = http_server_new(
         &loop, fd,
         &(struct http_server_options){.max_connections = 16, .max_body = 0, .idle_ms = 60000, .handle = handle});
-    fetcher = fetcher_new(&loop);
+    fetcher = fetcher_new(&loop, &(struct fetcher_options){.docker_config = ""});
     return 0;
 }
 static int teardown(void **state)
@@ -64,6 +64,7 @@ static void on_done(void *arg, struct fetch_result *r)
     assert_false(got.done);
     got.done = true;
     got.bytes = r->bytes;
+    r->bytes = NULL;
     got.n = r->n;
     got.retry = r->retry;
     got.error = r->error != NULL ? mem_strdup(r->error) : NULL;
@@ -114,9 +115,9 @@ static unsigned port(void) { return addr_port(&addr); }
 static void test_files(void **state)
 {
     (void)state;
-    file_write(at("m.wasm"), "\0asm", 4);
+    file_write(at("m.wasm"), "\0asm\1\0\0\0", 8);
     fetch("file://%s", at("m.wasm"));
-    is_bytes("\0asm", 4);
+    is_bytes("\0asm\1\0\0\0", 8);
     fetch("file://%s", at("missing.wasm"));
     is_error("cannot open: No such file", true);
     assert_int_equal(mkfifo(at("fifo"), 0600), 0);
@@ -201,7 +202,7 @@ static void test_cancel(void **state)
     forget();
     struct addr silent;
     int fd = rig_listen(&silent);
-    file_write(at("m.wasm"), "\0asm", 4);
+    file_write(at("m.wasm"), "\0asm\1\0\0\0", 8);
     char url[400];
     snprintf(url, sizeof url, "http://127.0.0.1:%u/x", addr_port(&silent));
     struct fetch *waiting = fetch_start(fetcher, &(struct fetch_request){.url = url, .done = on_done});

@@ -396,6 +396,23 @@ static void test_deadline_after_a_long_host_call(void **state)
     module_unref(module);
 }
 
+/* One growth that is refused, far from the limit: only the names on the stack tell. */
+static void test_one_large_growth_is_refused(void **state)
+{
+    (void)state;
+    guest_signals_restore();
+    struct module *module =
+        load_text("(module (memory (export \"memory\") 1)"
+                  "(func $_ZN5alloc5alloc18handle_alloc_error17h0123456789abcdefE unreachable)"
+                  "(func (export \"go\") (if (i32.eq (memory.grow (i32.const 60000)) (i32.const -1))"
+                  "  (then (call $_ZN5alloc5alloc18handle_alloc_error17h0123456789abcdefE)))))");
+    struct vm *vm = start(module, &roomy);
+    assert_int_equal(vm_call(vm, func(vm, "go", "", ""), NULL, 100), VM_MEMORY);
+    assert_has(vm_error(vm), "memory limit: unreachable; at");
+    vm_free(vm);
+    module_unref(module);
+}
+
 static void test_memory_limit(void **state)
 {
     (void)state;
@@ -720,6 +737,7 @@ int main(void)
         cmocka_unit_test(test_deadline_after_a_pause),
         cmocka_unit_test(test_deadline_after_a_long_host_call),
         cmocka_unit_test(test_memory_limit),
+        cmocka_unit_test(test_one_large_growth_is_refused),
         cmocka_unit_test(test_declared_maximum),
         cmocka_unit_test(test_table_limit),
         cmocka_unit_test(test_start_function),
