@@ -26,6 +26,7 @@ static const char help_text[] =
     "  --namespace NS       its namespace (default istio-system)\n"
     "  --labels k=v,...     its labels, which selectors match (default istio=ingressgateway)\n"
     "  --admin ADDR         admin and metrics (default 127.0.0.1:15000; \"off\": none)\n"
+    "  --probe ADDR         /ready, /healthz and /metrics alone, on any address (default: none)\n"
     "  --admin-any-address  allow an --admin address that is not loopback\n"
     "  --kube-api ADDR      serve kubectl on this loopback address (127.0.0.1:8080: kubectl finds it by itself)\n"
     "  --state-dir DIR      objects that kubectl applied (default: $XDG_STATE_HOME/weir/NAME)\n"
@@ -104,16 +105,6 @@ static void free_words(const char *const *list, size_t count)
     mem_free((void *)(uintptr_t)list);
 }
 
-static void namespaces_add(struct control_options *o, const char *ns)
-{
-    const char **list = mem_alloc((o->watch_namespace_count + 1) * sizeof *list);
-    for (size_t i = 0; i < o->watch_namespace_count; i++)
-        list[i] = o->watch_namespaces[i];
-    list[o->watch_namespace_count++] = ns;
-    mem_free((void *)(uintptr_t)o->watch_namespaces);
-    o->watch_namespaces = list;
-}
-
 /* ---- options that are more than text; false: the value is not one ---- */
 
 static bool take_name(struct control_options *o, const char *v)
@@ -140,6 +131,12 @@ static bool take_admin(struct control_options *o, const char *v)
 {
     o->has_admin = strcmp(v, "off") != 0;
     return !o->has_admin || addr_parse(str_of(v), &o->admin);
+}
+
+static bool take_probe(struct control_options *o, const char *v)
+{
+    o->has_probe = true;
+    return addr_parse(str_of(v), &o->probe);
 }
 
 static bool take_kube_api(struct control_options *o, const char *v)
@@ -183,7 +180,7 @@ static bool take_compile_tier(struct control_options *o, const char *v) { return
 
 static bool take_watch_namespace(struct control_options *o, const char *v)
 {
-    namespaces_add(o, v);
+    add_words(&o->watch_namespaces, &o->watch_namespace_count, v);
     return true;
 }
 
@@ -195,11 +192,12 @@ static bool take_host_env(struct control_options *o, const char *v)
 
 static bool take_fetch_allow(struct control_options *o, const char *v)
 {
-    size_t at = o->fetch_allow_count;
+    size_t before = o->fetch_allow_count;
+    bool ok = true;
     add_words(&o->fetch_allow, &o->fetch_allow_count, v);
-    while (at < o->fetch_allow_count && transfers_allow_parse(o->fetch_allow[at]))
-        at++;
-    return at == o->fetch_allow_count;
+    for (size_t i = before; i < o->fetch_allow_count; i++)
+        ok = ok && transfers_allow_parse(o->fetch_allow[i]);
+    return ok;
 }
 
 /* ---- all of them ---- */
@@ -228,6 +226,7 @@ static const struct option {
     {"allow-fetch-to", OPTION_TAKEN, 0, take_fetch_allow, "an address or CIDR such as 10.0.0.0/8"},
     {"labels", OPTION_TAKEN, 0, take_labels, "k=v,k=v"},
     {"admin", OPTION_TAKEN, 0, take_admin, "IP:PORT"},
+    {"probe", OPTION_TAKEN, 0, take_probe, "IP:PORT"},
     {"kube-api", OPTION_TAKEN, 0, take_kube_api, "a loopback IP:PORT, such as 127.0.0.1:8080"},
     {"workers", OPTION_TAKEN, 0, take_workers, "1 to 256"},
     {"drain-time", OPTION_TAKEN, 0, take_drain_time, "seconds, 0 to 86400"},
@@ -247,10 +246,10 @@ static const struct option *option_find(const char *name)
 /* One option into o; CLI_OK, or the usage error it printed. */
 static int take_option(struct cli_args *a, struct control_options *o)
 {
-    int registry = registry_option(o->registries, "run", a);
+    const struct option *option = option_find(a->name);
+    int registry = option == NULL ? registry_option(o->registries, "run", a) : NOT_MINE;
     if (registry != NOT_MINE)
         return registry;
-    const struct option *option = option_find(a->name);
     if (option == NULL)
         return cli_usage_error("run", "no option --%s", a->name);
     char *member = (char *)o + option->member;
@@ -302,7 +301,7 @@ static void options_free(struct control_options *o)
     mem_free(o->identity.name);
     mem_free(o->identity.ns);
     cli_labels_free(&o->identity.labels);
-    mem_free((void *)(uintptr_t)o->watch_namespaces);
+    free_words(o->watch_namespaces, o->watch_namespace_count);
 }
 
 /* CLI_OK: o is complete. *done: all was said already. */

@@ -393,9 +393,7 @@ static void on_head(void *arg, struct repository_answer *a)
 static void place_begin(struct oci_pull *p)
 {
     struct strbuf from = {0};
-    char *registry = p->reference.by_default && p->places.list[p->place].entry != NULL
-                         ? mem_strdup(p->reference.name)
-                         : mem_printf("%s/%s", p->reference.registry, p->reference.repository);
+    char *registry = registry_credentials_name(&p->reference, &p->places.list[p->place]);
     p->repository = repository_new(
         &(struct repository_options){.loop = p->loop,
                                      .transfers = p->transfers,

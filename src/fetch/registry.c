@@ -330,6 +330,12 @@ void registry_resolve(const struct registry_table *t, const struct reference *r,
     out->guessed_hub = r->by_default && strchr(r->name, '/') != NULL;
 }
 
+char *registry_credentials_name(const struct reference *r, const struct registry_place *place)
+{
+    return r->by_default && place->entry != NULL ? mem_strdup(r->name)
+                                                 : mem_printf("%s/%s", r->registry, r->repository);
+}
+
 void registry_places_free(struct registry_places *p)
 {
     for (size_t i = 0; i < p->count; i++) {

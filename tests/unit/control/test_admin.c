@@ -26,8 +26,13 @@ static int setup(void **state)
     loop_init(&c.loop);
     int fd = rig_listen(&options.admin);
     close(fd);
+    char *error = NULL;
+    dir_make();
+    c.cache = module_cache_open(at("cache"), "engine", 0, &error);
+    assert_non_null(c.cache);
     c.fetcher = fetcher_new(&c.loop, &(struct fetcher_options){.docker_config = ""});
-    c.delivery = delivery_new(&(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .changed = on_changed});
+    c.delivery = delivery_new(
+        &(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .cache = c.cache, .changed = on_changed});
     loop_timer_init(&c.drain_timer, &c.loop, drained);
     c.life = LIFE_SERVING;
     loop_task_init(&c.publish, on_publish);
@@ -50,6 +55,8 @@ static int teardown(void **state)
     events_free(&c.events);
     compose_memory_free(&c.memory);
     store_free(&c.store);
+    module_cache_close(c.cache);
+    dir_remove();
     return 0;
 }
 
