@@ -3,10 +3,13 @@
 import base64
 import json
 import os
+import socket
+import threading
 
 import pytest
 
 from weirtest.registries import ScriptedRegistry
+from weirtest.util import LOCAL
 
 WASM = b"\0asm\1\0\0\0"
 
@@ -100,3 +103,27 @@ def test_what_a_registry_says_is_escaped(weir, registry, docker_config, tmp_path
     registry.spoil("manifest", say)
     got = weir_cli(weir, docker_config(), "pull", "-o", tmp_path / "out.wasm", f"{registry.host}/filter:v1")
     assert got.returncode == 1 and "Forbidden" in got.stderr and "\x1b" not in got.stderr and got.stderr.count("\n") == 1, got
+
+
+def test_why_it_failed_is_not_hidden_by_the_other_way(weir, docker_config, tmp_path):
+    """Loopback is asked over http first and over https when that does not work: what http said is what was wrong."""
+    with socket.create_server((LOCAL, 0)) as s:
+        def answer():
+            while True:
+                try:
+                    c, _ = s.accept()
+                except OSError:
+                    return
+                with c:
+                    c.recv(65536)
+                    try:
+                        c.sendall(b"HTTP/1.1 200 OK\r\n" + 40 * (b"x: " + 4000 * b"y" + b"\r\n"))
+                        c.recv(65536)
+                    except OSError:
+                        pass
+        t = threading.Thread(target=answer, daemon=True)
+        t.start()
+        got = weir_cli(weir, docker_config(), "pull", "-o", tmp_path / "out.wasm", f"{LOCAL}:{s.getsockname()[1]}/filter:v1")
+        s.shutdown(socket.SHUT_RDWR)
+        t.join()
+    assert got.returncode == 1 and "the answer's head is larger than" in got.stderr, got
