@@ -219,7 +219,6 @@ static const struct option {
     {"allow-fetch-to", OPTION_TAKEN, 0, take_fetch_allow, "an address or CIDR such as 10.0.0.0/8"},
     {"labels", OPTION_TAKEN, 0, take_labels, "k=v,k=v"},
     {"admin", OPTION_TAKEN, 0, take_admin, "IP:PORT"},
-    {"probe", OPTION_TAKEN, 0, take_probe, "IP:PORT"},
     {"kube-api", OPTION_TAKEN, 0, take_kube_api, "a loopback IP:PORT, such as 127.0.0.1:8080"},
     {"probe", OPTION_TAKEN, 0, take_probe, "IP:PORT"},
     {"workers", OPTION_TAKEN, 0, take_workers, "1 to 256"},
