@@ -28,8 +28,8 @@ LIBRARIES = {
     r"pcre2\.h": {"conf/regex.c", "proxy/route"},
     r"ares\.h": {"io/resolve.c"},
     r"uv\.h": {"io/"},
-    r"zlib\.h": {"wasm/foreign.c", "fetch/unwrap.c"},
-    r"jansson\.h": {"conf/", "fetch/", "kube/api_", "cli/ask.", "proxy/access_log_format.c"},
+    r"zlib\.h": {"wasm/foreign.c", "fetch/unwrap.c", "fetch/image.c"},
+    r"jansson\.h": {"conf/", "fetch/", "kube/api_", "kube/status_merge.c", "cli/ask.", "proxy/access_log_format.c"},
 }
 
 src = pathlib.Path(__file__).resolve().parent.parent / "src"

@@ -159,12 +159,14 @@ int cli_status(int argc, char **argv)
             fputs(help_text, stdout);
             return CLI_OK;
         }
-        if (a.name != NULL && strcmp(a.name, "conditions") == 0 && a.value == NULL) {
+        if (a.name == NULL)
+            return cli_usage_error("status", "no operand is wanted: \"%s\"", a.value);
+        if (strcmp(a.name, "conditions") == 0 && a.value == NULL) {
             conditions = true;
             continue;
         }
-        if (a.name == NULL || strcmp(a.name, "admin") != 0)
-            return cli_usage_error("status", "no option %s", a.name != NULL ? a.name : a.value);
+        if (strcmp(a.name, "admin") != 0)
+            return cli_usage_error("status", "no option --%s", a.name);
         admin = cli_value(&a);
         if (admin == NULL)
             return CLI_USAGE;

@@ -122,9 +122,13 @@ static void pull_end(struct oci_pull *p)
 static void pull_fail(struct oci_pull *p)
 {
     bool more = p->place + 1 < p->places.count;
-    if (p->before.reason != NULL)
+    uint32_t after = p->failure.retry_after_ms, before = p->before.retry_after_ms;
+    if (p->before.reason != NULL) {
         failure_set(&p->failure, p->failure.reason, p->failure.retry || p->before.retry, "%s; %s", p->before.text,
                     p->failure.text);
+        /* Of several places, the one that may be asked first. */
+        p->failure.retry_after_ms = after < before ? after : before;
+    }
     if (!more) {
         pull_end(p);
         return;
@@ -393,9 +397,7 @@ static void on_head(void *arg, struct repository_answer *a)
 static void place_begin(struct oci_pull *p)
 {
     struct strbuf from = {0};
-    char *registry = p->reference.by_default && p->places.list[p->place].entry != NULL
-                         ? mem_strdup(p->reference.name)
-                         : mem_printf("%s/%s", p->reference.registry, p->reference.repository);
+    char *registry = registry_credentials_name(&p->reference, &p->places.list[p->place]);
     p->repository = repository_new(
         &(struct repository_options){.loop = p->loop,
                                      .transfers = p->transfers,

@@ -61,6 +61,8 @@ struct registry_places {
 };
 /* t may be NULL: an empty table. At least one place. */
 void registry_resolve(const struct registry_table *t, const struct reference *r, struct registry_places *out);
+/* What credentials for this place may be stored under besides its host: "my-registry/x", "docker.io/library/x". mem_free. */
+char *registry_credentials_name(const struct reference *r, const struct registry_place *place);
 void registry_places_free(struct registry_places *p);
 
 /* localhost, 127/8 or [::1], with or without port. */

@@ -32,6 +32,7 @@ struct repository {
     bool searched;       /* for credentials */
     bool on_fallback;    /* place->fallback is the one that speaks */
     bool answered;       /* something spoke HTTP: no other scheme is tried */
+    bool outside;        /* and it was on another machine */
     char *authorization; /* the header to send; NULL: anonymous */
     struct list questions;
 };
@@ -281,6 +282,7 @@ static void token_ask(struct question *q)
                                                                         .insecure = own && r->place->insecure},
                                                                 .total_ms = TOKEN_MS,
                                                                 .guard = e == NULL || !own,
+                                                                .outside = e == NULL && r->outside,
                                                                 .max_bytes = TOKEN_BYTES_MAX,
                                                                 .done = token_done,
                                                                 .arg = q});
@@ -397,6 +399,7 @@ static void transfer_done(void *arg, struct transfer *x, struct transfer_result 
         return;
     }
     r->answered = true;
+    r->outside |= transfer_is_outside(x);
     failure_clear(&q->failure);
     if (result->status == 401 && !q->challenged) {
         question_challenged(q, x);

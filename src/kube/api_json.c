@@ -297,6 +297,16 @@ bool json_same(const json_t *a, const json_t *b)
     return json_equal((json_t *)(uintptr_t)a, (json_t *)(uintptr_t)b) != 0;
 }
 
+size_t json_weight(const json_t *j)
+{
+    const char *key;
+    json_t *value;
+    size_t i, n = 16 + json_string_length(j);
+    json_object_foreach((json_t *)(uintptr_t)j, key, value) n += strlen(key) + json_weight(value);
+    json_array_foreach(j, i, value) n += json_weight(value);
+    return n;
+}
+
 const char *json_text(const json_t *object, const char *name)
 {
     const char *z = json_string_value(json_object_get(object, name));

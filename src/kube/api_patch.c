@@ -324,17 +324,6 @@ static bool run_op(json_t **root, const json_t *op)
     return ok;
 }
 
-/* "copy" can double a document with each step. */
-static size_t weight(const json_t *j)
-{
-    const char *key;
-    json_t *value;
-    size_t i, n = 1 + json_string_length(j);
-    json_object_foreach((json_t *)(uintptr_t)j, key, value) n += strlen(key) + weight(value);
-    json_array_foreach(j, i, value) n += weight(value);
-    return n;
-}
-
 json_t *patch_json(const json_t *object, const json_t *patch, char **error)
 {
     *error = NULL;
@@ -346,7 +335,7 @@ json_t *patch_json(const json_t *object, const json_t *patch, char **error)
     size_t i, left = 64 * 1024 * 1024;
     json_array_foreach(patch, i, op)
     {
-        size_t now = weight(out);
+        size_t now = json_weight(out); /* "copy" can double a document with each step */
         if (now > API_BODY_MAX || now > left || !run_op(&out, op)) {
             *error = mem_printf("operation %zu of the patch, \"%s\" of \"%s\", cannot be done", i, json_text(op, "op"),
                                 json_text(op, "path"));

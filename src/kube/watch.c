@@ -372,6 +372,7 @@ static void list_over(struct kube_watch *w)
     remove_unseen(w);
     w->listed = true;
     w->state.settled = true;
+    w->state.lists++;
     w->absent_ms = 0;
     w->backoff = 0;
     w->page_size = PAGE;
@@ -523,14 +524,12 @@ static void watch_done(void *arg, struct kube_result *r)
      * kind that is gone. A list sorts them. */
     if (w->expired || r->status >= 300)
         strbuf_clear(&w->resource_version);
-    if (w->failed || quick)
-        later(w, kube_backoff(&w->backoff));
-    else if (r->status >= 300 && r->status != 410)
+    if (!w->failed && r->error != NULL && !w->expired && r->status != 410)
         fail(w, r->error, r->retry_after_ms);
+    else if (w->failed || quick)
+        later(w, kube_backoff(&w->backoff));
     else if (w->expired || r->status == 410)
         list_begin(w);
-    else if (r->error != NULL)
-        fail(w, r->error, r->retry_after_ms);
     else
         watch_begin(w);
 }

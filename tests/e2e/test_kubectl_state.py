@@ -197,3 +197,34 @@ def test_applied_objects_serve_at_once(gateway, upstream, tmp_path):
     gw.wait_status(200)
     assert api.ask("DELETE", plurals["HTTPRoute"] + "/default").status == 200
     gw.wait_status(404)
+
+
+def test_from_apply_to_filtered_traffic(gateway, guests, upstream, tmp_path):
+    """A file:// module of an applied plugin must lie in --module-dir; then it filters, says so in its status, and goes."""
+    from weirtest import resources as res
+    wasm = guests.build("puppet")
+    args, port = kc.api_args(tmp_path / "state")
+    gw = gateway(upstream(), args=[*args, "--module-dir", wasm.parent])
+    api = kc.Api(port)
+    path = f"/apis/extensions.istio.io/v1alpha1/namespaces/{res.NS}/wasmplugins"
+
+    def plugin(name, url):
+        return {"apiVersion": "extensions.istio.io/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": name},
+                "spec": {"url": url, "selector": {"matchLabels": {"istio": "ingressgateway"}}}}
+
+    def programmed(name):
+        o = api.get(f"{path}/{name}")
+        return next((c for c in o.get("status", {}).get("conditions", []) if c["type"] == "Programmed"), {"status": "Unknown"})
+
+    assert api.ask("POST", path, plugin("good", f"file://{wasm}")).status == 201
+    wait_until(lambda: programmed("good")["status"] == "True", "Programmed")
+    assert api.get(f"{path}/good")["metadata"]["generation"] == 1
+    log = f"/api/v1/namespaces/{res.NS}/pods/weir/log"
+    wait_until(lambda: f"plugin {res.NS}/good" in api.ask("GET", log).text, "its line")
+    assert api.ask("POST", path, plugin("outside", "file:///etc/hostname")).status == 201
+    wait_until(lambda: programmed("outside")["status"] == "False", "a refusal")
+    gw.wait_status(403)
+    assert api.ask("DELETE", f"{path}/outside").status == 200
+    gw.wait_status(200)
+    assert api.ask("DELETE", f"{path}/good").status == 200
+    gw.wait(lambda: not gw.plugins(), "no plugins")

@@ -31,7 +31,8 @@ static int setup(void **state)
     c.cache = module_cache_open(at("cache"), "engine", 0, &error);
     assert_non_null(c.cache);
     c.fetcher = fetcher_new(&c.loop, &(struct fetcher_options){.docker_config = ""});
-    c.delivery = delivery_new(&(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .cache = c.cache, .changed = on_changed});
+    c.delivery = delivery_new(
+        &(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .cache = c.cache, .changed = on_changed});
     loop_timer_init(&c.drain_timer, &c.loop, drained);
     c.life = LIFE_SERVING;
     loop_task_init(&c.publish, on_publish);

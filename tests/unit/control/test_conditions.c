@@ -53,7 +53,8 @@ static int setup(void **state)
     c.cache = module_cache_open(at("cache"), "engine", 0, &error);
     assert_non_null(c.cache);
     c.fetcher = fetcher_new(&c.loop, &(struct fetcher_options){.docker_config = ""});
-    c.delivery = delivery_new(&(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .cache = c.cache, .changed = on_changed});
+    c.delivery = delivery_new(
+        &(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .cache = c.cache, .changed = on_changed});
     c.conditions = conditions_new(&c);
     conditions_add_sink(&c, &(struct status_sink){on_status, on_event, NULL});
     statuses = event_count = 0;
