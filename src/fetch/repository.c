@@ -45,7 +45,8 @@ struct question {
     struct credentials_search *search;
     struct challenge challenge;
     struct failure failure;
-    bool challenged; /* a 401 was dealt with */
+    bool challenged;        /* a 401 was dealt with */
+    bool first_unconnected; /* before the fallback */
 };
 
 static void question_send(struct question *q);
@@ -371,12 +372,27 @@ static void question_challenged(struct question *q, const struct transfer *x)
 
 /* ---- the request ---- */
 
-/* Not what it speaks, as far as one can tell: a TLS server answers a plain request with 400 or closes. */
+/* Not what it speaks, as far as one can tell: a TLS server answers a plain request with 400 or closes, and at once. */
 static bool should_fall_back(const struct repository *r, const struct transfer_result *result)
 {
-    if (r->place->fallback == NULL || r->on_fallback || r->answered || result->refused || result->too_large)
+    if (r->place->fallback == NULL || r->on_fallback || r->answered || result->refused || result->too_large ||
+        result->late)
         return false;
     return result->error != NULL || (is_plain(r->place->base) && result->status == 400);
+}
+
+/* Neither way: what is told is what was wrong with the one that somebody was reached by, or with both. */
+static void fail_both_ways(struct question *q, const struct transfer_result *result)
+{
+    struct failure first = {0};
+    bool nobody = q->first_unconnected;
+    if (q->failure.reason != NULL && result->unconnected)
+        return;
+    failure_move(&first, &q->failure);
+    fail_transport(q, q->url, result);
+    if (first.reason != NULL && !nobody)
+        failure_set(&q->failure, first.reason, q->failure.retry || first.retry, "%s; %s", first.text, q->failure.text);
+    failure_clear(&first);
 }
 
 static void transfer_done(void *arg, struct transfer *x, struct transfer_result *result)
@@ -385,16 +401,15 @@ static void transfer_done(void *arg, struct transfer *x, struct transfer_result 
     struct repository *r = q->owner;
     q->transfer = NULL;
     if (should_fall_back(r, result) && q->path != NULL) {
-        /* Nobody there: that is what to tell when nobody is there the other way either. */
-        if (result->unconnected)
+        if (result->error != NULL)
             fail_transport(q, q->url, result);
+        q->first_unconnected = result->unconnected;
         r->on_fallback = true;
         question_send(q);
         return;
     }
     if (result->error != NULL) {
-        if (!result->unconnected || q->failure.reason == NULL)
-            fail_transport(q, q->url, result);
+        fail_both_ways(q, result);
         question_fail(q);
         return;
     }
