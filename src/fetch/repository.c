@@ -114,11 +114,11 @@ static const char *reason_of(unsigned status)
                            : "FetchFailed";
 }
 
-static void fail_status(struct question *q, const char *who, const struct transfer_result *r)
+static void fail_status(struct question *q, const char *url, const char *who, const struct transfer_result *r)
 {
     struct strbuf said = {0};
     add_said(&said, strbuf_str(&r->body));
-    failure_set(&q->failure, reason_of(r->status), true, "%s: %s answered %u%.*s", q->url, who, r->status,
+    failure_set(&q->failure, reason_of(r->status), true, "%s: %s answered %u%.*s", url, who, r->status,
                 STR_ARG(strbuf_str(&said)));
     q->failure.retry_after_ms = r->retry_after_ms;
     strbuf_free(&said);
@@ -168,7 +168,7 @@ static void token_done(void *arg, struct transfer *x, struct transfer_result *re
     if (result->error != NULL) {
         fail_transport(q, q->challenge.realm, result);
     } else if (result->status != 200) {
-        fail_status(q, "the registry's token server", result);
+        fail_status(q, q->challenge.realm, "the registry's token server", result);
         if (result->status == 400 || result->status == 404 || result->status == 405)
             q->failure.reason = "Unauthorized";
     } else {
@@ -421,7 +421,7 @@ static void transfer_done(void *arg, struct transfer *x, struct transfer_result 
         return;
     }
     if (result->status < 200 || result->status > 299)
-        fail_status(q, "the registry", result);
+        fail_status(q, q->url, "the registry", result);
     struct repository_answer a = {.status = result->status, .body = result->body, .x = x};
     result->body = (struct strbuf){0};
     struct strbuf *body = &a.body;
