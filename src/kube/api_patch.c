@@ -214,7 +214,7 @@ json_t *patch_strategic(const json_t *object, const json_t *patch, char **error)
 
 /* ---- JSON patch ---- */
 
-enum { OPS_MAX = 10000 };
+enum { OPS_MAX = 10000, DEPTH_MAX = 64 /* as of what is read */ };
 
 /* The next reference token of a JSON pointer, decoded; mem_free. */
 static char *pointer_token(struct str *rest)
@@ -335,8 +335,10 @@ json_t *patch_json(const json_t *object, const json_t *patch, char **error)
     size_t i, left = 64 * 1024 * 1024;
     json_array_foreach(patch, i, op)
     {
-        size_t now = json_weight(out); /* "copy" can double a document with each step */
-        if (now > API_BODY_MAX || now > left || !run_op(&out, op)) {
+        /* "copy" can double a document with each step, its size or its depth. */
+        bool done = run_op(&out, op) && json_is_shallow(out, DEPTH_MAX);
+        size_t now = done ? json_weight(out) : 0;
+        if (!done || now > API_BODY_MAX || now > left) {
             *error = mem_printf("operation %zu of the patch, \"%s\" of \"%s\", cannot be done", i, json_text(op, "op"),
                                 json_text(op, "path"));
             json_decref(out);

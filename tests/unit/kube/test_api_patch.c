@@ -133,6 +133,34 @@ static void test_json_patch_bomb(void **state)
     json_decref(patch);
 }
 
+/* Each copy, put below the deepest member, doubles the depth: what is read later is walked by recursion. */
+static void test_json_patch_depth(void **state)
+{
+    (void)state;
+    json_t *object = J("{'x':{}}"), *patch = json_array();
+    struct strbuf path = {0};
+    strbuf_addz(&path, "/x");
+    for (int i = 0; i < 16; i++) {
+        size_t n = path.n;
+        strbuf_addz(&path, "/x");
+        char *to = str_dup(strbuf_str(&path));
+        json_array_append_new(patch, json_pack("{s:s, s:s, s:s}", "op", "copy", "from", "/x", "path", to));
+        mem_free(to);
+        char *half = str_dup(str_upto(strbuf_str(&path), n));
+        strbuf_clear(&path);
+        strbuf_addz(&path, half);
+        strbuf_addz(&path, half);
+        mem_free(half);
+    }
+    char *error;
+    assert_null(patch_json(object, patch, &error));
+    assert_non_null(error);
+    mem_free(error);
+    strbuf_free(&path);
+    json_decref(object);
+    json_decref(patch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -140,6 +168,7 @@ int main(void)
         cmocka_unit_test(test_strategic),
         cmocka_unit_test(test_json_patch),
         cmocka_unit_test(test_json_patch_bomb),
+        cmocka_unit_test(test_json_patch_depth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
