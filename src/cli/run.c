@@ -132,6 +132,12 @@ static bool take_kube_api(struct control_options *o, const char *v)
     return addr_parse(str_of(v), &o->kube_api) && addr_is_loopback(&o->kube_api);
 }
 
+static bool take_probe(struct control_options *o, const char *v)
+{
+    o->has_probe = true;
+    return addr_parse(str_of(v), &o->probe);
+}
+
 static bool take_workers(struct control_options *o, const char *v)
 {
     uint64_t n = 0;
@@ -214,6 +220,7 @@ static const struct option {
     {"labels", OPTION_TAKEN, 0, take_labels, "k=v,k=v"},
     {"admin", OPTION_TAKEN, 0, take_admin, "IP:PORT"},
     {"kube-api", OPTION_TAKEN, 0, take_kube_api, "a loopback IP:PORT, such as 127.0.0.1:8080"},
+    {"probe", OPTION_TAKEN, 0, take_probe, "IP:PORT"},
     {"workers", OPTION_TAKEN, 0, take_workers, "1 to 256"},
     {"drain-time", OPTION_TAKEN, 0, take_drain_time, "seconds, 0 to 86400"},
     {"cache-size", OPTION_TAKEN, 0, take_cache_size, "a size such as 500Mi or 2Gi, or 0"},

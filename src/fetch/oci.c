@@ -231,6 +231,7 @@ static void layers_end(struct oci_pull *p)
                 p->layer_count > 0 && p->module_error != NULL ? p->module_error : "");
     if (p->child + 1 < p->child_count && p->child + 1 < CHILDREN_TRIED_MAX) {
         p->child++;
+        failure_clear(&p->failure);
         manifest_ask(p, p->children[p->child]->digest);
     } else {
         pull_fail(p);

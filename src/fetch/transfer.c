@@ -380,6 +380,9 @@ static void transfer_finish(struct transfer *x, CURLcode code)
         result.tls = is_tls_error(code);
         result.truncated = code == CURLE_PARTIAL_FILE || code == CURLE_GOT_NOTHING;
         result.unconnected = code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST;
+        curl_off_t spoke_us = 0;
+        curl_easy_getinfo(x->easy, CURLINFO_PRETRANSFER_TIME_T, &spoke_us);
+        result.late = code == CURLE_OPERATION_TIMEDOUT && spoke_us > 0;
     } else {
         result.retry = result.status == 408 || result.status == 429 || (result.status >= 500 && result.status != 501);
     }

@@ -53,6 +53,7 @@ struct transfer_result {
     bool tls;                /* the error is one of TLS: handshake, certificate */
     bool truncated;          /* the answer ended before its end */
     bool unconnected;        /* nothing was reached at all */
+    bool late;               /* it was reached, and did not answer (to the end) in time */
     uint32_t retry_after_ms; /* from Retry-After, at most a day; 0 */
 };
 /* Everything is copied before transfer_start returns, but body_file's content. */

@@ -3,10 +3,13 @@
 import base64
 import json
 import os
+import socket
+import threading
 
 import pytest
 
 from weirtest.registries import ScriptedRegistry
+from weirtest.util import LOCAL
 
 WASM = b"\0asm\1\0\0\0"
 
@@ -57,3 +60,70 @@ def test_each_word_has_its_own_password(weir, registry, docker_config, tmp_path)
     assert got.returncode == 0, got
     assert (tmp_path / "out.wasm").read_bytes() == WASM
     assert authorizations(registry) == {registry.authorization}
+
+
+def test_a_blob_elsewhere_gets_no_password(weir, registry, docker_config, tmp_path):
+    """Registries send to storage on other hosts; another port is another host."""
+    storage = ScriptedRegistry()
+    try:
+        registry.push("filter", "v1", WASM)
+        storage.push("filter", "v1", WASM)
+
+        def away(h):
+            h.answer(307, headers={"location": f"http://{storage.host}{h.path}"})
+            return True
+        registry.spoil("blob", away)
+        config = docker_config(**{registry.host: "right", storage.host: "right"})
+        got = weir_cli(weir, config, "pull", "-o", tmp_path / "out.wasm", f"{registry.host}/filter:v1")
+        assert got.returncode == 0, got
+        assert storage.count("blob") == 1 and authorizations(storage) == set()
+        assert authorizations(registry) == {registry.authorization}
+    finally:
+        storage.stop()
+
+
+@pytest.mark.parametrize("realm", ["file:///etc/passwd", "ftp://127.0.0.1/", "http://169.254.169.254/token", "http://[::ffff:169.254.169.254]/token", "//x", ""])
+def test_realms_that_are_none(weir, registry, docker_config, tmp_path, realm):
+    def challenge(h):
+        h.answer(401, headers={"www-authenticate": f'Bearer realm="{realm}",service="x"'})
+        return True
+    registry.authorization = None
+    registry.spoil("manifest", challenge)
+    config = docker_config(**{registry.host: "right"})
+    got = weir_cli(weir, config, "pull", "-o", tmp_path / "out.wasm", f"{registry.host}/filter:v1")
+    assert got.returncode == 1 and got.stderr.startswith("weir pull: Refused: "), got
+    assert "right" not in got.stderr
+
+
+def test_what_a_registry_says_is_escaped(weir, registry, docker_config, tmp_path):
+    def say(h):
+        h.answer(403, json.dumps({"errors": [{"code": "DENIED", "message": "a\n\x1b[31mweir: fine"}]}).encode())
+        return True
+    registry.authorization = None
+    registry.spoil("manifest", say)
+    got = weir_cli(weir, docker_config(), "pull", "-o", tmp_path / "out.wasm", f"{registry.host}/filter:v1")
+    assert got.returncode == 1 and "Forbidden" in got.stderr and "\x1b" not in got.stderr and got.stderr.count("\n") == 1, got
+
+
+def test_why_it_failed_is_not_hidden_by_the_other_way(weir, docker_config, tmp_path):
+    """Loopback is asked over http first and over https when that does not work: what http said is what was wrong."""
+    with socket.create_server((LOCAL, 0)) as s:
+        def answer():
+            while True:
+                try:
+                    c, _ = s.accept()
+                except OSError:
+                    return
+                with c:
+                    c.recv(65536)
+                    try:
+                        c.sendall(b"HTTP/1.1 200 OK\r\n" + 40 * (b"x: " + 4000 * b"y" + b"\r\n"))
+                        c.recv(65536)
+                    except OSError:
+                        pass
+        t = threading.Thread(target=answer, daemon=True)
+        t.start()
+        got = weir_cli(weir, docker_config(), "pull", "-o", tmp_path / "out.wasm", f"{LOCAL}:{s.getsockname()[1]}/filter:v1")
+        s.shutdown(socket.SHUT_RDWR)
+        t.join()
+    assert got.returncode == 1 and "the answer's head is larger than" in got.stderr, got
