@@ -23,7 +23,7 @@
 
 enum {
     MAX_SERIES = 65536,
-    BUCKETS = 32,                  /* le 2^0 ... 2^30, +Inf */
+    BUCKETS = METRICS_BUCKETS,     /* le 2^0 ... 2^30, +Inf */
     HISTOGRAM_CELLS = BUCKETS + 1, /* and the sum */
     PAGE_CELLS = 512,
     PAGES = MAX_SERIES / (PAGE_CELLS / HISTOGRAM_CELLS) + 1, /* all series being histograms */
@@ -431,6 +431,20 @@ void metrics_observe_n(metric_id id, uint64_t value, uint64_t n)
     cell_add(cell + BUCKETS, value * n);
 }
 
+void metrics_observe_bucket(metric_id id, unsigned bucket, uint64_t n)
+{
+    const struct series *s = series_of(id, METRICS_HISTOGRAM);
+    if (s != NULL && n != 0)
+        cell_add(atomic_load_explicit(&s->cell, memory_order_relaxed) + (bucket < BUCKETS ? bucket : BUCKETS - 1), n);
+}
+
+void metrics_observe_sum(metric_id id, uint64_t sum)
+{
+    const struct series *s = series_of(id, METRICS_HISTOGRAM);
+    if (s != NULL && sum != 0)
+        cell_add(atomic_load_explicit(&s->cell, memory_order_relaxed) + BUCKETS, sum);
+}
+
 void metrics_observe(metric_id id, uint64_t value) { metrics_observe_n(id, value, 1); }
 
 void metrics_scale(metric_id id, double scale)
@@ -471,11 +485,11 @@ int64_t metrics_read(metric_id id)
     return 0;
 }
 
-uint64_t metrics_quantile(metric_id id, double q)
+double metrics_bucket_quantile(const uint64_t counts[METRICS_BUCKETS], double q)
 {
-    const struct series *s = series_of(id, METRICS_HISTOGRAM);
-    uint64_t counts[BUCKETS];
-    uint64_t total = s != NULL ? read_buckets(s, counts) : 0;
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < BUCKETS; i++)
+        total += counts[i];
     if (total == 0)
         return 0;
     double rank = q * (double)total, before = 0;
@@ -483,11 +497,39 @@ uint64_t metrics_quantile(metric_id id, double q)
         double here = (double)counts[i];
         if (here > 0 && before + here >= rank) {
             double low = i == 0 ? 0 : (double)(UINT64_C(1) << (i - 1)), high = (double)(UINT64_C(1) << i);
-            return (uint64_t)(low + (high - low) * (rank > before ? (rank - before) / here : 0) + 0.5);
+            return low + (high - low) * (rank > before ? (rank - before) / here : 0);
         }
         before += here;
     }
-    return UINT64_C(1) << (BUCKETS - 2); /* beyond the last bound */
+    return (double)(UINT64_C(1) << (BUCKETS - 2)); /* beyond the last bound */
+}
+
+uint64_t metrics_quantile(metric_id id, double q)
+{
+    const struct series *s = series_of(id, METRICS_HISTOGRAM);
+    uint64_t counts[BUCKETS];
+    if (s == NULL || read_buckets(s, counts) == 0)
+        return 0;
+    return (uint64_t)(metrics_bucket_quantile(counts, q) + 0.5);
+}
+
+void metrics_each(struct str name, void (*fn)(void *arg, const struct metrics_value *v), void *arg)
+{
+    pthread_mutex_lock(&lock);
+    const struct family *f = map_get(&families, name);
+    for (const struct series *s = f != NULL ? f->first : NULL; s != NULL; s = s->next_of_family) {
+        struct metrics_value v = {.labels = str_of(s->labels)};
+        if (f->type == METRICS_HISTOGRAM) {
+            v.value = (int64_t)read_buckets(s, v.counts);
+            v.sum = series_cell(s, BUCKETS);
+        } else if (f->type == METRICS_COUNTER) {
+            v.value = (int64_t)series_cell(s, 0);
+        } else {
+            v.value = atomic_load_explicit(&s->gauge->value, memory_order_relaxed);
+        }
+        fn(arg, &v);
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 /* ---- Prometheus text format 0.0.4 ---- */

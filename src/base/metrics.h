@@ -13,6 +13,7 @@ enum metric_type { METRICS_COUNTER, METRICS_GAUGE, METRICS_HISTOGRAM };
 /* Small handle; index into the tables. METRIC_NONE is a valid argument everywhere and does nothing. */
 typedef uint32_t metric_id;
 #define METRIC_NONE 0u
+enum { METRICS_BUCKETS = 32 };
 
 /* Claims a slot for the calling thread (worker threads at start). Threads without one share slot 0, with atomic adds. */
 void metrics_thread_init(void);
@@ -32,10 +33,23 @@ void metrics_gauge_add(metric_id id, int64_t n);
 void metrics_observe(metric_id id, uint64_t value);
 void metrics_observe_n(metric_id id, uint64_t value, uint64_t n); /* the same value n times */
 void metrics_scale(metric_id id, double scale);
+/* For who has counted in the same buckets already: n values of bucket i (above 2^(i-1), up to 2^i; 0: up to 1; 31: above 2^30), and what their
+ * sum is. */
+void metrics_observe_bucket(metric_id id, unsigned bucket, uint64_t n);
+void metrics_observe_sum(metric_id id, uint64_t sum);
 /* Sum of all slots (counter: total; gauge: value; histogram: count of observations). */
 int64_t metrics_read(metric_id id);
 /* Histogram quantile estimate, 0 when empty. */
 uint64_t metrics_quantile(metric_id id, double q);
+/* Quantile of counts by bucket, interpolated; 0 when empty. */
+double metrics_bucket_quantile(const uint64_t counts[METRICS_BUCKETS], double q);
+struct metrics_value {
+    struct str labels; /* as given at definition */
+    int64_t value;     /* counter, gauge; histogram: how many observations */
+    uint64_t sum, counts[METRICS_BUCKETS]; /* histogram, in its own unit */
+};
+/* Calls fn for every series of that name. fn must not call anything of metrics. */
+void metrics_each(struct str name, void (*fn)(void *arg, const struct metrics_value *v), void *arg);
 /* The series disappears from the output; its id is not used again. */
 void metrics_remove(metric_id id);
 /* Prometheus text format 0.0.4, series of one name together. */

@@ -85,8 +85,10 @@ static int read_args(struct cli_args *a, struct check_args *to, bool *done)
         } else if (strcmp(a->name, "labels") == 0) {
             const char *v = cli_value(a);
             cli_labels_free(&to->identity.labels);
-            if (v == NULL || !cli_labels(v, &to->identity.labels))
-                return cli_usage_error("check", "--labels: want k=v,k=v");
+            if (v == NULL)
+                return CLI_USAGE;
+            if (!cli_labels(v, &to->identity.labels))
+                return cli_usage_error("check", "--labels \"%s\": want k=v,k=v", v);
         } else {
             return cli_usage_error("check", "no option --%s", a->name);
         }

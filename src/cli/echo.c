@@ -102,7 +102,6 @@ static int serve(const struct addr *addr, const char *name)
         fprintf(stderr, "weir echo: cannot listen: %s\n", strerror(errno));
         return CLI_FAILED;
     }
-    signal(SIGPIPE, SIG_IGN);
     loop_init(&loop);
     struct http_server_options o = {.max_connections = 10000,
                                     .max_body = ECHO_BYTES_MAX,
@@ -137,13 +136,14 @@ int cli_echo(int argc, char **argv)
         }
         if (a.name == NULL)
             return cli_usage_error("echo", "no operand is wanted: \"%s\"", a.value);
-        const char *option = a.name, *v = cli_value(&a);
+        bool is_name = strcmp(a.name, "name") == 0;
+        if (!is_name && strcmp(a.name, "listen") != 0)
+            return cli_usage_error("echo", "no option --%s", a.name);
+        const char *v = cli_value(&a);
         if (v == NULL)
             return CLI_USAGE;
-        if (strcmp(option, "name") == 0)
+        if (is_name)
             name = v;
-        else if (strcmp(option, "listen") != 0)
-            return cli_usage_error("echo", "no option --%s", option);
         else if (!addr_parse(str_of(v), &addr))
             return cli_usage_error("echo", "--listen \"%s\": want IP:PORT", v);
         else

@@ -26,6 +26,7 @@ static const char help_text[] =
     "  --namespace NS       its namespace (default istio-system)\n"
     "  --labels k=v,...     its labels, which selectors match (default istio=ingressgateway)\n"
     "  --admin ADDR         admin and metrics (default 127.0.0.1:15000; \"off\": none)\n"
+    "  --probe ADDR         /ready, /healthz and /metrics alone, on any address (default: none)\n"
     "  --admin-any-address  allow an --admin address that is not loopback\n"
     "  --kube-api ADDR      serve kubectl on this loopback address (127.0.0.1:8080: kubectl finds it by itself)\n"
     "  --state-dir DIR      objects that kubectl applied (default: $XDG_STATE_HOME/weir/NAME)\n"
@@ -70,13 +71,6 @@ static char *default_state_dir(const char *name)
     return mem_printf("/var/lib/weir/%s", name);
 }
 
-static char *own_program(void)
-{
-    char path[4096];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path);
-    return n > 0 && (size_t)n < sizeof path ? mem_strndup(path, (size_t)n) : mem_strdup("weir");
-}
-
 static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *out)
 {
     return str_to_u64(str_of(text), max, out) && *out >= min;
@@ -104,116 +98,167 @@ static void free_words(const char *const *list, size_t count)
     mem_free((void *)(uintptr_t)list);
 }
 
-/* Where modules come from, and what is kept of them. */
-static int take_module_option(struct cli_args *a, struct control_options *o)
+/* ---- options that are more than text; false: the value is not one ---- */
+
+static bool take_name(struct control_options *o, const char *v)
 {
-    static const char *const mine[] = {"module-dir", "allow-host-env", "allow-fetch-to", "cache-size", "compile-tier"};
-    int registry = registry_option(o->registries, "run", a);
-    bool known = false;
-    for (size_t i = 0; i < ARRAY_LEN(mine); i++)
-        known |= strcmp(a->name, mine[i]) == 0;
-    if (registry != NOT_MINE || !known)
-        return registry;
-    const char *v = cli_value(a);
-    if (v == NULL)
-        return CLI_USAGE;
-    if (strcmp(a->name, "module-dir") == 0)
-        o->module_dir = v;
-    else if (strcmp(a->name, "allow-host-env") == 0)
-        add_words(&o->host_env, &o->host_env_count, v);
-    else if (strcmp(a->name, "cache-size") == 0) {
-        if (!number_parse_bytes(str_of(v), &o->cache_bytes))
-            return cli_usage_error("run", "--cache-size \"%s\": want a size such as 500Mi or 2Gi, or 0", v);
-    } else if (strcmp(a->name, "compile-tier") == 0) {
-        if (!tier_policy_parse(v, &o->tiers))
-            return cli_usage_error("run", "--compile-tier \"%s\": want auto, optimised or fast", v);
-    } else {
-        size_t before = o->fetch_allow_count;
-        add_words(&o->fetch_allow, &o->fetch_allow_count, v);
-        for (size_t i = before; i < o->fetch_allow_count; i++)
-            if (!transfers_allow_parse(o->fetch_allow[i]))
-                return cli_usage_error("run", "--allow-fetch-to \"%s\": want an address or CIDR such as 10.0.0.0/8", v);
-    }
-    return CLI_OK;
+    mem_free(o->identity.name);
+    o->identity.name = mem_strdup(v);
+    return true;
 }
 
-static void namespaces_add(struct control_options *o, const char *ns)
+static bool take_namespace(struct control_options *o, const char *v)
 {
-    const char **list = mem_alloc((o->watch_namespace_count + 1) * sizeof *list);
-    for (size_t i = 0; i < o->watch_namespace_count; i++)
-        list[i] = o->watch_namespaces[i];
-    list[o->watch_namespace_count++] = ns;
-    mem_free((void *)(uintptr_t)o->watch_namespaces);
-    o->watch_namespaces = list;
+    mem_free(o->identity.ns);
+    o->identity.ns = mem_strdup(v);
+    return true;
+}
+
+static bool take_labels(struct control_options *o, const char *v)
+{
+    cli_labels_free(&o->identity.labels);
+    return cli_labels(v, &o->identity.labels);
+}
+
+static bool take_admin(struct control_options *o, const char *v)
+{
+    o->has_admin = strcmp(v, "off") != 0;
+    return !o->has_admin || addr_parse(str_of(v), &o->admin);
+}
+
+static bool take_kube_api(struct control_options *o, const char *v)
+{
+    o->has_kube_api = true;
+    return addr_parse(str_of(v), &o->kube_api) && addr_is_loopback(&o->kube_api);
+}
+
+static bool take_probe(struct control_options *o, const char *v)
+{
+    o->has_probe = true;
+    return addr_parse(str_of(v), &o->probe);
+}
+
+static bool take_workers(struct control_options *o, const char *v)
+{
+    uint64_t n = 0;
+    bool ok = number(v, 1, 256, &n);
+    o->workers = (unsigned)n;
+    return ok;
+}
+
+static bool take_drain_time(struct control_options *o, const char *v)
+{
+    uint64_t n = 0;
+    bool ok = number(v, 0, 86400, &n);
+    o->drain_time_ms = (uint32_t)n * 1000;
+    return ok;
+}
+
+static bool take_log_level(struct control_options *o, const char *v)
+{
+    enum log_level level;
+    (void)o;
+    if (!log_level_parse(str_of(v), &level))
+        return false;
+    log_set_level(level);
+    return true;
+}
+
+static bool take_cache_size(struct control_options *o, const char *v)
+{
+    return number_parse_bytes(str_of(v), &o->cache_bytes);
+}
+
+static bool take_compile_tier(struct control_options *o, const char *v) { return tier_policy_parse(v, &o->tiers); }
+
+static bool take_watch_namespace(struct control_options *o, const char *v)
+{
+    add_words(&o->watch_namespaces, &o->watch_namespace_count, v);
+    return true;
+}
+
+static bool take_host_env(struct control_options *o, const char *v)
+{
+    add_words(&o->host_env, &o->host_env_count, v);
+    return true;
+}
+
+static bool take_fetch_allow(struct control_options *o, const char *v)
+{
+    size_t before = o->fetch_allow_count;
+    bool ok = true;
+    add_words(&o->fetch_allow, &o->fetch_allow_count, v);
+    for (size_t i = before; i < o->fetch_allow_count; i++)
+        ok = ok && transfers_allow_parse(o->fetch_allow[i]);
+    return ok;
+}
+
+/* ---- all of them ---- */
+
+enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_TAKEN };
+static const struct option {
+    const char *name;
+    enum option_kind kind;
+    size_t member; /* OPTION_FLAG, OPTION_TEXT: of struct control_options */
+    bool (*take)(struct control_options *o, const char *v);
+    const char *want; /* what take takes */
+} options[] = {
+    {"show-plugin-config", OPTION_FLAG, offsetof(struct control_options, show_plugin_config), NULL, NULL},
+    {"admin-any-address", OPTION_FLAG, offsetof(struct control_options, admin_any_address), NULL, NULL},
+    {"kubernetes", OPTION_FLAG, offsetof(struct control_options, kubernetes), NULL, NULL},
+    {"cache-dir", OPTION_TEXT, offsetof(struct control_options, cache_dir), NULL, NULL},
+    {"state-dir", OPTION_TEXT, offsetof(struct control_options, state_dir), NULL, NULL},
+    {"dns-servers", OPTION_TEXT, offsetof(struct control_options, dns_servers), NULL, NULL},
+    {"kubeconfig", OPTION_TEXT, offsetof(struct control_options, kubeconfig), NULL, NULL},
+    {"label-selector", OPTION_TEXT, offsetof(struct control_options, label_selector), NULL, NULL},
+    {"module-dir", OPTION_TEXT, offsetof(struct control_options, module_dir), NULL, NULL},
+    {"name", OPTION_TAKEN, 0, take_name, ""},
+    {"namespace", OPTION_TAKEN, 0, take_namespace, ""},
+    {"watch-namespace", OPTION_TAKEN, 0, take_watch_namespace, ""},
+    {"allow-host-env", OPTION_TAKEN, 0, take_host_env, ""},
+    {"allow-fetch-to", OPTION_TAKEN, 0, take_fetch_allow, "an address or CIDR such as 10.0.0.0/8"},
+    {"labels", OPTION_TAKEN, 0, take_labels, "k=v,k=v"},
+    {"admin", OPTION_TAKEN, 0, take_admin, "IP:PORT"},
+    {"kube-api", OPTION_TAKEN, 0, take_kube_api, "a loopback IP:PORT, such as 127.0.0.1:8080"},
+    {"probe", OPTION_TAKEN, 0, take_probe, "IP:PORT"},
+    {"workers", OPTION_TAKEN, 0, take_workers, "1 to 256"},
+    {"drain-time", OPTION_TAKEN, 0, take_drain_time, "seconds, 0 to 86400"},
+    {"cache-size", OPTION_TAKEN, 0, take_cache_size, "a size such as 500Mi or 2Gi, or 0"},
+    {"compile-tier", OPTION_TAKEN, 0, take_compile_tier, "auto, optimised or fast"},
+    {"log-level", OPTION_TAKEN, 0, take_log_level, "trace, debug, info, warn, error, critical or off"},
+};
+
+static const struct option *option_find(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(options); i++)
+        if (strcmp(options[i].name, name) == 0)
+            return &options[i];
+    return NULL;
 }
 
 /* One option into o; CLI_OK, or the usage error it printed. */
 static int take_option(struct cli_args *a, struct control_options *o)
 {
-    struct str name = str_of(a->name);
-    uint64_t n = 0;
-    if (str_is(name, "show-plugin-config")) {
-        o->show_plugin_config = true;
+    const struct option *option = option_find(a->name);
+    int registry = option == NULL ? registry_option(o->registries, "run", a) : NOT_MINE;
+    if (registry != NOT_MINE)
+        return registry;
+    if (option == NULL)
+        return cli_usage_error("run", "no option --%s", a->name);
+    char *member = (char *)o + option->member;
+    if (option->kind == OPTION_FLAG) { /* "=false" would else turn it on */
+        if (a->value != NULL)
+            return cli_usage_error("run", "--%s takes no value", a->name);
+        *(bool *)(void *)member = true;
         return CLI_OK;
     }
-    if (str_is(name, "admin-any-address")) {
-        o->admin_any_address = true;
-        return CLI_OK;
-    }
-    if (str_is(name, "kubernetes")) {
-        o->kubernetes = true;
-        return CLI_OK;
-    }
-    int module = take_module_option(a, o);
-    if (module != NOT_MINE)
-        return module;
     const char *v = cli_value(a);
     if (v == NULL)
         return CLI_USAGE;
-    if (str_is(name, "name"))
-        o->identity.name = mem_strdup(v);
-    else if (str_is(name, "namespace"))
-        o->identity.ns = mem_strdup(v);
-    else if (str_is(name, "cache-dir"))
-        o->cache_dir = v;
-    else if (str_is(name, "state-dir"))
-        o->state_dir = v;
-    else if (str_is(name, "dns-servers"))
-        o->dns_servers = v;
-    else if (str_is(name, "kubeconfig"))
-        o->kubeconfig = v;
-    else if (str_is(name, "label-selector"))
-        o->label_selector = v;
-    else if (str_is(name, "watch-namespace"))
-        namespaces_add(o, v);
-    else if (str_is(name, "labels")) {
-        if (!cli_labels(v, &o->identity.labels))
-            return cli_usage_error("run", "--labels \"%s\": want k=v,k=v", v);
-    } else if (str_is(name, "admin")) {
-        o->has_admin = strcmp(v, "off") != 0;
-        if (o->has_admin && !addr_parse(str_of(v), &o->admin))
-            return cli_usage_error("run", "--admin \"%s\": want IP:PORT", v);
-    } else if (str_is(name, "kube-api")) {
-        o->has_kube_api = true;
-        if (!addr_parse(str_of(v), &o->kube_api) || !addr_is_loopback(&o->kube_api))
-            return cli_usage_error("run", "--kube-api \"%s\": want a loopback IP:PORT, such as 127.0.0.1:8080", v);
-    } else if (str_is(name, "workers")) {
-        if (!number(v, 1, 256, &n))
-            return cli_usage_error("run", "--workers \"%s\": want 1 to 256", v);
-        o->workers = (unsigned)n;
-    } else if (str_is(name, "drain-time")) {
-        if (!number(v, 0, 86400, &n))
-            return cli_usage_error("run", "--drain-time \"%s\": want seconds, 0 to 86400", v);
-        o->drain_time_ms = (uint32_t)n * 1000;
-    } else if (str_is(name, "log-level")) {
-        enum log_level level;
-        if (!log_level_parse(str_of(v), &level))
-            return cli_usage_error("run", "--log-level \"%s\": want trace, debug, info, warn, error, critical or off",
-                                   v);
-        log_set_level(level);
-    } else {
-        return cli_usage_error("run", "no option --%s", a->name);
-    }
+    if (option->kind == OPTION_TEXT)
+        *(const char **)(void *)member = v;
+    else if (!option->take(o, v))
+        return cli_usage_error("run", "--%s \"%s\": want %s", a->name, v, option->want);
     return CLI_OK;
 }
 
@@ -249,7 +294,7 @@ static void options_free(struct control_options *o)
     mem_free(o->identity.name);
     mem_free(o->identity.ns);
     cli_labels_free(&o->identity.labels);
-    mem_free((void *)(uintptr_t)o->watch_namespaces);
+    free_words(o->watch_namespaces, o->watch_namespace_count);
 }
 
 /* CLI_OK: o is complete. *done: all was said already. */
@@ -287,13 +332,13 @@ static int read_args(struct cli_args *a, struct control_options *o, const char *
 static int serve(struct control_options *o)
 {
     fill_defaults(o);
-    char *cache = o->cache_dir == NULL ? default_cache_dir() : NULL, *program = own_program();
+    char *cache = o->cache_dir == NULL ? default_cache_dir() : NULL;
     char *state = o->state_dir == NULL ? default_state_dir(o->identity.name) : NULL;
     if (cache != NULL)
         o->cache_dir = cache;
     if (state != NULL)
         o->state_dir = state;
-    o->program = program;
+    o->program = "/proc/self/exe"; /* also when the file has been replaced since: its code is what the cache is for */
     const char *delay = getenv("WEIR_TEST_COMPILE_DELAY_MS");
     uint64_t ms = 0;
     if (delay != NULL && str_to_u64(str_of(delay), 60000, &ms))
@@ -304,7 +349,6 @@ static int serve(struct control_options *o)
     log_stop();
     mem_free(cache);
     mem_free(state);
-    mem_free(program);
     return code;
 }
 

@@ -146,8 +146,7 @@ void schema_write_openapi(enum kind kind, struct strbuf *out)
 const char *schema_kind_description(enum kind kind)
 {
     static const char *const texts[KIND_COUNT] = {
-        [KIND_GATEWAY_CLASS] =
-            "GatewayClass names the controller of its Gateways; Weir's is gateway.weir/controller.",
+        [KIND_GATEWAY_CLASS] = "GatewayClass names the controller of its Gateways; Weir's is gateway.weir/controller.",
         [KIND_GATEWAY] = "Gateway opens listeners: addresses, ports and host names that take requests.",
         [KIND_HTTP_ROUTE] =
             "HTTPRoute sends requests of a Gateway's listeners to backends, by host, path, headers and more.",

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "control/control.h"
+#include "control/page.h"
 
 typedef void (*admin_fn)(struct control *c, const struct http_request *r, struct http_response *out);
 struct admin_path {
@@ -56,6 +57,12 @@ static void get_events(struct control *c, const struct http_request *r, struct h
     json(out);
     events_write(&c->events, EVENTS_MAX, &out->body);
 }
+static void get_stats(struct control *c, const struct http_request *r, struct http_response *out)
+{
+    (void)r;
+    json(out);
+    dashboard_write(c, &out->body);
+}
 static void get_logs(struct control *c, const struct http_request *r, struct http_response *out)
 {
     (void)c;
@@ -86,15 +93,51 @@ static void post_drain(struct control *c, const struct http_request *r, struct h
     control_drain(c);
     strbuf_addz(&out->body, "draining\n");
 }
+static void page_file(struct http_response *out, const char *name)
+{
+    static const char *const types[][2] = {{".html", "text/html; charset=utf-8"},
+                                           {".css", "text/css; charset=utf-8"},
+                                           {".js", "text/javascript; charset=utf-8"},
+                                           {".svg", "image/svg+xml"}};
+    for (size_t i = 0; i < PAGE_FILES; i++) {
+        if (strcmp(page_files[i].name, name) != 0)
+            continue;
+        strbuf_add(&out->body, str_span(page_files[i].bytes, page_files[i].n));
+        for (size_t t = 0; t < ARRAY_LEN(types); t++)
+            if (str_ends(str_of(name), str_of(types[t][0])))
+                out->content_type = types[t][1];
+        return;
+    }
+}
+static void get_page_file(struct control *c, const struct http_request *r, struct http_response *out)
+{
+    (void)c;
+    for (size_t i = 0; i < PAGE_FILES; i++)
+        if (str_is(str_from(r->path, strlen("/page/")), page_files[i].name))
+            page_file(out, page_files[i].name);
+}
+
+/* What browsers ask for beside a document that names no icon. */
+static void get_icon(struct control *c, const struct http_request *r, struct http_response *out)
+{
+    (void)c;
+    (void)r;
+    page_file(out, "icon.svg");
+}
 static void get_index(struct control *c, const struct http_request *r, struct http_response *out);
 
 static const struct admin_path paths[] = {
-    {"GET", "/", "this list", get_index},
+    {"GET", "/", "the page, for browsers; else this list", get_index},
+    {"GET", "/page/page.css", "of the page", get_page_file},
+    {"GET", "/page/page.js", "of the page", get_page_file},
+    {"GET", "/page/icon.svg", "of the page", get_page_file},
+    {"GET", "/favicon.ico", "of the page", get_icon},
     {"GET", "/ready", "200 when traffic may come, else 503 and why", get_ready},
     {"GET", "/healthz", "200 while the process lives", get_healthz},
     {"GET", "/metrics", "Prometheus metrics", get_metrics},
     {"GET", "/config", "the snapshot and every object, as JSON", get_config},
     {"GET", "/plugins", "every plugin and its state, as JSON", get_plugins},
+    {"GET", "/stats", "what serves and how it does: what the page and weir top show, as JSON", get_stats},
     {"GET", "/events", "what became true or false of objects, newest first, as JSON", get_events},
     {"GET", "/logs", "the newest log lines", get_logs},
     {"GET", "/logging", "the log level", get_logging},
@@ -102,12 +145,17 @@ static const struct admin_path paths[] = {
     {"POST", "/drain", "stop taking traffic, end with the last stream", post_drain},
 };
 
+/* A browser gets the page, everybody else the list. */
 static void get_index(struct control *c, const struct http_request *r, struct http_response *out)
 {
     (void)c;
-    (void)r;
+    const struct header *accept = headers_get(&r->msg->headers, STR("accept"));
+    if (accept != NULL && str_find_str(accept->value, STR("text/html")) >= 0) {
+        page_file(out, "page.html");
+        return;
+    }
     for (size_t i = 0; i < ARRAY_LEN(paths); i++)
-        strbuf_printf(&out->body, "%-4s %-10s %s\n", paths[i].method, paths[i].path, paths[i].what);
+        strbuf_printf(&out->body, "%-4s %-15s %s\n", paths[i].method, paths[i].path, paths[i].what);
 }
 
 static struct str host_without_port(struct str authority)
@@ -157,7 +205,8 @@ static void admin_handle(void *arg, const struct http_request *r, struct http_re
     struct control *c = arg;
     strbuf_addz(
         &out->headers,
-        "cache-control: no-store\nx-content-type-options: nosniff\ncontent-security-policy: default-src 'self'\n");
+        "cache-control: no-store\nx-content-type-options: nosniff\nreferrer-policy: no-referrer\n"
+        "content-security-policy: default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\n");
     if (!host_is_ours(c, r->authority)) {
         refuse(out, 403, "the Host header names no address of this admin server\n");
         return;
@@ -185,20 +234,47 @@ static void admin_handle(void *arg, const struct http_request *r, struct http_re
     refuse(out, 405, str_is(method, "GET") ? "this changes something: use POST\n" : "use GET\n");
 }
 
-bool admin_start(struct control *c)
+/* What a kubelet and Prometheus ask for, and nothing else: nothing here changes anything or shows a configuration, so
+ * that any address and any Host will do. "/healthz/ready" is the path that Istio's gateways have. */
+static void probe_handle(void *arg, const struct http_request *r, struct http_response *out)
+{
+    struct control *c = arg;
+    strbuf_addz(&out->headers, "cache-control: no-store\nx-content-type-options: nosniff\n");
+    if (!str_is(r->method, "GET") && !str_is(r->method, "HEAD"))
+        refuse(out, 405, "use GET\n");
+    else if (str_is(r->path, "/ready") || str_is(r->path, "/healthz/ready"))
+        get_ready(c, r, out);
+    else if (str_is(r->path, "/healthz"))
+        get_healthz(c, r, out);
+    else if (str_is(r->path, "/metrics"))
+        get_metrics(c, r, out);
+    else
+        refuse(out, 404, "/ready, /healthz and /metrics are here; the rest is on the admin address\n");
+}
+
+static struct http_server *serve_on(struct control *c, const struct addr *addr, const char *what,
+                                    void (*handle)(void *arg, const struct http_request *r, struct http_response *out))
 {
     char text[ADDR_TEXT_MAX];
-    addr_format(&c->o->admin, true, text);
-    int error = listener_probe(&c->o->admin);
-    int fd = error == 0 ? listener_open(&c->o->admin, 128) : -1;
+    addr_format(addr, true, text);
+    int error = listener_probe(addr);
+    int fd = error == 0 ? listener_open(addr, 128) : -1;
     if (fd < 0) {
-        log_line(LOG_ERROR, "admin: cannot listen on %s: %s (--admin ADDR chooses another address)", text,
-                 strerror(error != 0 ? error : errno));
-        return false;
+        log_line(LOG_ERROR, "%s: cannot listen on %s: %s (--%s ADDR chooses another address)", what, text,
+                 strerror(error != 0 ? error : errno), what);
+        return NULL;
     }
     struct http_server_options o = {
-        .max_connections = 64, .max_body = 64 * 1024, .idle_ms = 60000, .handle = admin_handle, .arg = c};
-    c->admin = http_server_new(&c->loop, fd, &o);
-    log_line(LOG_INFO, "admin on http://%s", text);
+        .max_connections = 64, .max_body = 64 * 1024, .idle_ms = 60000, .handle = handle, .arg = c};
+    log_line(LOG_INFO, "%s on http://%s", what, text);
+    return http_server_new(&c->loop, fd, &o);
+}
+
+bool admin_start(struct control *c)
+{
+    if (c->o->has_admin && (c->admin = serve_on(c, &c->o->admin, "admin", admin_handle)) == NULL)
+        return false;
+    if (c->o->has_probe && (c->probe = serve_on(c, &c->o->probe, "probe", probe_handle)) == NULL)
+        return false;
     return true;
 }

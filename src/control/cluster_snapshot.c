@@ -88,7 +88,7 @@ void cluster_snapshot_add(struct strbuf *out, const char *kind, struct str objec
 
 static bool head_is_ours(const struct cluster_snapshot *s, struct str line)
 {
-    char *of = json_string(json_get(line, "of"));
+    char *of = json_scan_string(json_get(line, "of"));
     bool ok = str_is(json_get(line, "weirClusterSnapshot"), "1") && of != NULL && strcmp(of, s->key) == 0;
     mem_free(of);
     return ok;
@@ -127,7 +127,7 @@ bool cluster_snapshot_read(struct cluster_snapshot *s, void (*each)(void *arg, s
         *error = mem_printf("%s: not a whole snapshot of this cluster", s->path);
     while (ok && rest.n > 0) {
         line = str_split(&rest, '\n');
-        char *kind = json_string(json_get(line, "kind"));
+        char *kind = json_scan_string(json_get(line, "kind"));
         if (kind != NULL)
             each(arg, str_of(kind), json_get(line, "object"));
         mem_free(kind);

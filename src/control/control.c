@@ -443,6 +443,7 @@ static void on_second(struct loop_timer *timer)
     if (c->api != NULL && c->delivery != NULL)
         source_api_ready(c->api);
     conditions_tick(c->conditions);
+    dashboard_tick(c->dashboard, loop_now(&c->loop));
     loop_timer_start(&c->second, SECOND_MS);
 }
 
@@ -467,6 +468,10 @@ static bool cluster_start(struct control *c)
     c->cluster = source_cluster_new(&s, &error);
     if (c->cluster == NULL)
         log_line(LOG_ERROR, "--kubernetes: %s", error);
+    if (c->cluster != NULL) {
+        struct status_sink sink = source_cluster_sink(c->cluster);
+        conditions_add_sink(c, &sink);
+    }
     mem_free(error);
     mem_free(directory);
     return c->cluster != NULL;
@@ -512,10 +517,11 @@ static bool control_start(struct control *c)
                                  .arg = c};
     c->delivery = delivery_new(&d);
     c->conditions = conditions_new(c);
+    c->dashboard = dashboard_new();
     c->source = source_dir_new(&c->loop, &c->store, o->paths, o->path_count, "default", on_files_changed, c);
     if (o->kubernetes && !cluster_start(c))
         return false;
-    if (o->has_admin && !admin_start(c))
+    if (!admin_start(c))
         return false;
     if (o->has_kube_api && (c->api = source_api_new(c)) == NULL)
         return false;
@@ -551,6 +557,8 @@ static void control_end(struct control *c)
     c->life = LIFE_OVER;
     loop_timer_close(&c->drain_timer, NULL);
     loop_timer_close(&c->second, NULL);
+    conditions_free(c->conditions); /* they tell the cluster and the API */
+    c->conditions = NULL;
     if (c->source != NULL)
         source_dir_free(c->source);
     if (c->cluster != NULL)
@@ -559,12 +567,12 @@ static void control_end(struct control *c)
         transfers_free(c->transfers);
     if (c->admin != NULL)
         http_server_free(c->admin);
+    if (c->probe != NULL)
+        http_server_free(c->probe);
     if (c->api != NULL)
         source_api_free(c->api);
     if (c->dns != NULL)
         dns_free(c->dns);
-    conditions_free(c->conditions);
-    c->conditions = NULL;
     mailbox_close(c->mailbox, drop_mail);
     if (c->delivery != NULL)
         delivery_free(c->delivery);
@@ -589,6 +597,7 @@ static void control_end(struct control *c)
     usage_free(&c->usage);
     compose_memory_free(&c->memory);
     events_free(&c->events);
+    dashboard_free(c->dashboard);
     store_free(&c->store);
     MAP_EACH (e, &c->endpoints)
         mem_free(e->value);

@@ -8,6 +8,7 @@
 #include "base/metrics.h"
 #include "control/compose.h"
 #include "control/conditions.h"
+#include "control/dashboard.h"
 #include "control/dns.h"
 #include "control/events.h"
 #include "web/http_server.h"
@@ -44,12 +45,13 @@ struct control {
     struct builder *builder;
     struct delivery *delivery;
     struct dns *dns;
-    struct http_server *admin;
+    struct http_server *admin, *probe; /* NULL: none */
     struct source_api *api; /* NULL: no Kubernetes API */
     struct usage_table usage;
     struct compose_memory memory;
     struct conditions *conditions; /* NULL: nobody follows */
     struct events events;
+    struct dashboard *dashboard; /* NULL: no samples */
     uint64_t shape;            /* of the objects the newest snapshot was made of */
     struct snapshot *snapshot; /* newest published; one reference */
     uint64_t *adopted;         /* by worker: version */

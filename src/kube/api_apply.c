@@ -19,6 +19,8 @@ static json_t *tree_of(const json_t *value)
 {
     const char *key;
     json_t *child, *tree = json_object();
+    if (json_is_object(value) && json_object_size(value) == 0)
+        json_object_set_new(tree, ".", json_object());
     json_object_foreach((json_t *)(uintptr_t)value, key, child) json_object_set_new(tree, key, tree_of(child));
     return tree;
 }
@@ -143,10 +145,10 @@ static void find_conflicts(struct conflicts *c, const json_t *m, const json_t *f
             continue;
         char *at = strchr(key, '.') != NULL || strchr(key, '/') != NULL ? mem_printf("%s[\"%s\"]", path, key)
                                                                         : mem_printf("%s.%s", path, key);
-        if (is_leaf(theirs) || is_leaf(child))
-            add_conflict(c, m, at);
-        else
+        if (json_is_object(value) && json_is_object(now)) /* they merge */
             find_conflicts(c, m, theirs, value, now, child, at);
+        else
+            add_conflict(c, m, at);
         mem_free(at);
     }
 }
@@ -274,7 +276,7 @@ static json_t *changed_tree(const json_t *old, const json_t *now)
         const json_t *before = json_object_get(old, key);
         if (json_same(before, value))
             continue;
-        bool both = json_is_object(before) && json_is_object(value) && json_object_size(value) > 0;
+        bool both = json_is_object(before) && json_is_object(value);
         json_t *below = both ? changed_tree(before, value) : before == NULL ? tree_of(value) : json_object();
         json_object_set_new(tree, key, below);
     }
@@ -295,10 +297,13 @@ static void keep_present(json_t *tree, const json_t *object)
     json_object_foreach_safe(tree, next, key, child)
     {
         const json_t *value = json_object_get(object, key);
-        if (value == NULL)
-            json_object_del(tree, key);
-        else
+        bool whole = is_leaf(child);
+        if (strcmp(key, ".") == 0)
+            continue;
+        if (value != NULL && !whole)
             keep_present(child, value);
+        if (value == NULL || (!whole && is_leaf(child)))
+            json_object_del(tree, key);
     }
 }
 

@@ -142,12 +142,44 @@ static bool is_plain(struct str s)
     return true;
 }
 
+/* Bytes at i that JSON lets stand and YAML does not, or takes for a line's end: DEL, C1 controls, line and paragraph
+ * separators, the byte order mark and what is no character. How many; 0: they may stand. */
+static size_t is_unprintable(struct str s, size_t i, unsigned *code)
+{
+    const unsigned char *p = (const unsigned char *)s.p + i;
+    size_t left = s.n - i;
+    *code = p[0];
+    if (p[0] == 0x7f)
+        return 1;
+    if (left >= 2 && p[0] == 0xc2 && p[1] < 0xa0)
+        return *code = p[1], 2;
+    if (left < 3)
+        return 0;
+    *code = (unsigned)(p[0] & 0x0f) << 12 | (unsigned)(p[1] & 0x3f) << 6 | (p[2] & 0x3f);
+    bool odd =
+        p[0] >= 0xe0 && p[0] < 0xf0 && (*code == 0x2028 || *code == 0x2029 || *code == 0xfeff || *code >= 0xfffe);
+    return odd ? 3 : 0;
+}
+
 static void put_text(struct strbuf *out, struct str s)
 {
-    if (is_plain(s))
+    if (is_plain(s)) {
         strbuf_add(out, s);
-    else
-        strbuf_add_json(out, s); /* a JSON string is a YAML double-quoted scalar */
+        return;
+    }
+    /* A JSON string is a YAML double-quoted scalar, these apart. */
+    struct strbuf json = {0};
+    strbuf_add_json(&json, s);
+    for (size_t i = 0; i < json.n;) {
+        unsigned code;
+        size_t n = is_unprintable(strbuf_str(&json), i, &code);
+        if (n > 0)
+            strbuf_printf(out, "\\u%04x", code);
+        else
+            strbuf_addc(out, json.p[i]);
+        i += n > 0 ? n : 1;
+    }
+    strbuf_free(&json);
 }
 
 /* Lines of text that a block scalar keeps byte for byte: no line begins with a space, ends with one, or is not text. */
@@ -263,6 +295,16 @@ bool json_same(const json_t *a, const json_t *b)
     if (a == NULL || b == NULL)
         return a == b;
     return json_equal((json_t *)(uintptr_t)a, (json_t *)(uintptr_t)b) != 0;
+}
+
+size_t json_weight(const json_t *j)
+{
+    const char *key;
+    json_t *value;
+    size_t i, n = 16 + json_string_length(j);
+    json_object_foreach((json_t *)(uintptr_t)j, key, value) n += strlen(key) + json_weight(value);
+    json_array_foreach(j, i, value) n += json_weight(value);
+    return n;
 }
 
 const char *json_text(const json_t *object, const char *name)

@@ -18,6 +18,9 @@ void json_put(struct strbuf *out, const json_t *j);
 void json_put_yaml(struct strbuf *out, const json_t *j);
 bool json_same(const json_t *a, const json_t *b);
 
+/* About how many bytes it takes, as text or in memory. */
+size_t json_weight(const json_t *j);
+
 /* A string member, "" when it is not there. */
 const char *json_text(const json_t *object, const char *name);
 /* a.b in one step; NULL when either is missing. */

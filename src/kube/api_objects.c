@@ -35,13 +35,25 @@ void object_free(struct api_object *o)
     mem_free(o);
 }
 
-static void remember(struct kube_api *api, enum api_change change, const struct api_type *t, json_t *old, json_t *now)
+static void forget_oldest(struct kube_api *api)
 {
-    struct api_past *p = &api->ring[api->ring_next++ % API_RING];
+    struct api_past *p = &api->ring[api->ring_first++ % API_RING];
+    api->ring_bytes -= p->bytes;
     json_decref(p->old);
     json_decref(p->now);
-    *p =
-        (struct api_past){.rv = api->rv, .change = change, .type = t, .old = json_incref(old), .now = json_incref(now)};
+    *p = (struct api_past){0};
+}
+
+static void remember(struct kube_api *api, enum api_change change, const struct api_type *t, json_t *old, json_t *now)
+{
+    /* What an object was is what the change before made it: counted there. */
+    size_t bytes = json_weight(now);
+    while (api->ring_next > api->ring_first &&
+           (api->ring_next - api->ring_first == API_RING || api->ring_bytes + bytes > API_RING_BYTES))
+        forget_oldest(api);
+    struct api_past *p = &api->ring[api->ring_next++ % API_RING];
+    *p = (struct api_past){api->rv, change, t, bytes, json_incref(old), json_incref(now)};
+    api->ring_bytes += bytes;
     api_watch_tell(api, p);
 }
 

@@ -40,14 +40,20 @@ static const struct {
              {"finalizers", NULL}};
 
 /* What merges the items of a list: a member's name, "" for a set of words, NULL: the list is replaced. */
-static const char *merge_key(const char *list, const json_t *first)
+static const char *merge_key(const char *list, const json_t *items)
 {
-    for (size_t i = 0; i < ARRAY_LEN(keyed); i++)
-        if (strcmp(list, keyed[i].list) == 0)
-            return keyed[i].key != NULL ? keyed[i].key : "";
-    /* A Service's; EndpointSlices are replaced whole. */
-    bool of_service = json_object_get(first, "port") != NULL && json_object_get(first, "conditions") == NULL;
-    return strcmp(list, "ports") == 0 && of_service ? "port" : NULL;
+    json_t *item;
+    size_t i;
+    for (size_t k = 0; k < ARRAY_LEN(keyed); k++)
+        if (strcmp(list, keyed[k].list) == 0)
+            return keyed[k].key != NULL ? keyed[k].key : "";
+    /* A Service's have numbers and no address beside them; those of EndpointSlices are replaced whole. */
+    json_array_foreach(items, i, item)
+    {
+        if (strcmp(list, "ports") == 0 && json_object_get(item, "port") != NULL)
+            return "port";
+    }
+    return NULL;
 }
 
 static size_t find_item(const json_t *list, const char *key, const json_t *value)
@@ -150,7 +156,7 @@ static void directive(json_t *out, const char *key, const json_t *value)
         const char *list = key + sizeof order - 1;
         json_t *copy = json_copy(json_object_get(out, list));
         if (json_is_array(copy)) {
-            const char *by = merge_key(list, json_array_get(value, 0));
+            const char *by = merge_key(list, value);
             if (by != NULL)
                 order_list(copy, value, by);
             json_object_set(out, list, copy);
@@ -177,7 +183,7 @@ static json_t *strategic(const json_t *object, const json_t *patch, char **error
     {
         if (key[0] == '$')
             continue;
-        const char *by = json_is_array(value) ? merge_key(key, json_array_get(value, 0)) : NULL;
+        const char *by = json_is_array(value) ? merge_key(key, value) : NULL;
         if (json_is_null(value))
             json_object_del(out, key);
         else if (by != NULL)
@@ -318,17 +324,6 @@ static bool run_op(json_t **root, const json_t *op)
     return ok;
 }
 
-/* "copy" can double a document with each step. */
-static size_t weight(const json_t *j)
-{
-    const char *key;
-    json_t *value;
-    size_t i, n = 1 + json_string_length(j);
-    json_object_foreach((json_t *)(uintptr_t)j, key, value) n += strlen(key) + weight(value);
-    json_array_foreach(j, i, value) n += weight(value);
-    return n;
-}
-
 json_t *patch_json(const json_t *object, const json_t *patch, char **error)
 {
     *error = NULL;
@@ -340,7 +335,7 @@ json_t *patch_json(const json_t *object, const json_t *patch, char **error)
     size_t i, left = 64 * 1024 * 1024;
     json_array_foreach(patch, i, op)
     {
-        size_t now = weight(out);
+        size_t now = json_weight(out); /* "copy" can double a document with each step */
         if (now > API_BODY_MAX || now > left || !run_op(&out, op)) {
             *error = mem_printf("operation %zu of the patch, \"%s\" of \"%s\", cannot be done", i, json_text(op, "op"),
                                 json_text(op, "path"));

@@ -117,16 +117,17 @@ void kube_api_event(struct kube_api *api, enum kind kind, const char *ns, const 
     char *event_name = mem_printf("%.200s.%016llx", name, (unsigned long long)str_hash(str_of(key)));
     const struct api_object *old = object_find(api, api_type_event, place, event_name);
     const struct api_object *o = object_find(api, t, t->namespaced ? ns : "", name);
-    int64_t count = old != NULL ? json_integer_value(json_object_get(old->json, "count")) : 0;
+    json_int_t count = old != NULL ? json_integer_value(json_object_get(old->json, "count")) : 0;
+    count++;
     const char *first = old != NULL ? json_text(old->json, "firstTimestamp") : now;
     char uid[40];
     api_make_uid(uid);
-    json_t *e = json_pack("{s:s, s:s, s:{s:s, s:s, s:s, s:s}, s:s, s:s, s:s, s:s, s:I, s:{s:s}, s:s, s:s}",
-                          "apiVersion", "v1", "kind", "Event", "metadata", "name", event_name, "namespace", place,
-                          "uid", old != NULL ? json_text(json_object_get(old->json, "metadata"), "uid") : uid,
-                          "creationTimestamp", first, "type", type, "reason", reason, "firstTimestamp", first,
-                          "lastTimestamp", now, "count", (json_int_t)(count + 1), "source", "component", "weir",
-                          "reportingComponent", "weir", "reportingInstance", api->pod_name);
+    json_t *e =
+        json_pack("{s:s, s:s, s:{s:s, s:s, s:s, s:s}, s:s, s:s, s:s, s:s, s:I, s:{s:s}, s:s, s:s}", "apiVersion", "v1",
+                  "kind", "Event", "metadata", "name", event_name, "namespace", place, "uid",
+                  old != NULL ? json_text(json_object_get(old->json, "metadata"), "uid") : uid, "creationTimestamp",
+                  first, "type", type, "reason", reason, "firstTimestamp", first, "lastTimestamp", now, "count", count,
+                  "source", "component", "weir", "reportingComponent", "weir", "reportingInstance", api->pod_name);
     json_set_text(e, "message", message);
     json_object_set_new(e, "involvedObject", about(o, t, ns, name));
     if (old == NULL && api->events >= API_EVENTS_MAX)

@@ -22,6 +22,7 @@ enum {
     API_BODY_MAX = 3 * 1024 * 1024,   /* as a real server's */
     API_CONNECTIONS_MAX = 128,        /* watches and followed logs take one each */
     API_RING = 2048,                  /* changes that a watch may be behind */
+    API_RING_BYTES = 64 * 1024 * 1024, /* and what they may weigh */
     API_QUEUED_MAX = 4 * 1024 * 1024, /* bytes a watcher may leave untaken, or an end is made */
     API_EVENTS_MAX = 500,             /* Events kept */
     API_OBJECTS_MAX = 50000,
@@ -126,6 +127,7 @@ struct api_past {
     uint64_t rv;
     enum api_change change;
     const struct api_type *type;
+    size_t bytes;
     json_t *old, *now; /* of a deletion: now is the last state, with the deletion's version */
 };
 struct kube_api {
@@ -140,7 +142,8 @@ struct kube_api {
     uint64_t rv_limit;  /* the counter's file says that no version from here on was given out */
     uint64_t first_rv;  /* of the changes this process made: older ones are not known */
     struct api_past ring[API_RING];
-    uint64_t ring_next; /* counts up */
+    uint64_t ring_first, ring_next; /* oldest kept, next to be written; both count up */
+    size_t ring_bytes;
     size_t events;
     struct list watchers, logs, writes;
     struct api_log_wake *log_wake; /* NULL: nobody ever followed */

@@ -53,6 +53,18 @@ char *state_path(const struct kube_api *api, const struct api_type *t, const cha
 
 /* ---- writing ---- */
 
+/* Is it read again as what it is? YAML has corners (keys beyond 1,024 bytes, for one). */
+static bool reads_back(struct str text, const json_t *object)
+{
+    char *error, *duplicate;
+    json_t *again = json_of_text(text, &error, &duplicate);
+    bool same = again != NULL && duplicate == NULL && json_same(again, object);
+    json_decref(again);
+    mem_free(error);
+    mem_free(duplicate);
+    return same;
+}
+
 void state_text(const json_t *object, const json_t *managers, bool with_status, struct strbuf *out)
 {
     json_t *copy = json_copy_head(object);
@@ -60,13 +72,18 @@ void state_text(const json_t *object, const json_t *managers, bool with_status, 
     if (!with_status)
         json_object_del(copy, "status");
     json_put_yaml(out, copy);
-    json_decref(copy);
     if (json_array_size(managers) > 0) {
         out->n--; /* the mark begins with it */
         strbuf_addz(out, managers_mark);
         json_put(out, managers);
         strbuf_addc(out, '\n');
     }
+    if (!reads_back(strbuf_str(out), copy)) {
+        strbuf_clear(out); /* as JSON, which has no room for a comment: owners are forgotten */
+        json_put(out, copy);
+        strbuf_addc(out, '\n');
+    }
+    json_decref(copy);
 }
 
 /* A new directory is there for certain once the one above it is synced. */

@@ -183,8 +183,9 @@ static void secret_cells(const json_t *object, json_t *row)
 
 static void config_map_cells(const json_t *object, json_t *row)
 {
-    json_array_append_new(row, json_integer((json_int_t)(json_object_size(json_object_get(object, "data")) +
-                                                         json_object_size(json_object_get(object, "binaryData")))));
+    size_t n = json_object_size(json_object_get(object, "data"));
+    n += json_object_size(json_object_get(object, "binaryData"));
+    json_array_append_new(row, json_integer((json_int_t)n));
 }
 
 static void pod_cells(const json_t *object, json_t *row)

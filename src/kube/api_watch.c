@@ -150,7 +150,7 @@ static void send_everything(struct watcher *w)
 static void send_past(struct watcher *w, uint64_t since)
 {
     struct kube_api *api = w->api;
-    uint64_t oldest = api->ring_next > API_RING ? api->ring_next - API_RING : 0;
+    uint64_t oldest = api->ring_first;
     uint64_t known = oldest > 0 ? api->ring[oldest % API_RING].rv - 1 : api->first_rv;
     if (since < known) {
         char text[128];

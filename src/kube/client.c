@@ -189,8 +189,8 @@ static void on_head(void *arg, struct transfer *x)
 /* "403 Forbidden: message" */
 static char *answer_error(unsigned status, struct str body, char **reason)
 {
-    char *message = json_string(json_get(body, "message"));
-    *reason = json_string(json_get(body, "reason"));
+    char *message = json_scan_string(json_get(body, "message"));
+    *reason = json_scan_string(json_get(body, "reason"));
     struct strbuf out = {0};
     strbuf_printf(&out, "%u", status);
     if (*reason != NULL && (*reason)[0] != '\0')
@@ -217,7 +217,8 @@ static void on_done(void *arg, struct transfer *x, struct transfer_result *t)
         call_begin(call);
         return;
     }
-    struct kube_result result = {.status = t->status, .reason = "", .too_large = t->too_large, .retry_after_ms = t->retry_after_ms};
+    struct kube_result result = {
+        .status = t->status, .reason = "", .too_large = t->too_large, .retry_after_ms = t->retry_after_ms};
     result.body = call->error_body.n > 0 ? strbuf_str(&call->error_body) : strbuf_str(&t->body);
     char *error = NULL, *reason = NULL;
     if (t->error != NULL) {

@@ -214,7 +214,7 @@ static bool take_escape(struct str *s, struct strbuf *out)
     return true;
 }
 
-char *json_string(struct str value)
+char *json_scan_string(struct str value)
 {
     if (value.n < 2 || value.p[0] != '"' || value.p[value.n - 1] != '"')
         return NULL;

@@ -29,6 +29,6 @@ bool json_iter_next(struct json_iter *it);
 /* The member's value; STR_NONE when object is none or has no such member. */
 struct str json_get(struct str object, const char *key);
 /* A string's text, mem_free; NULL when value is no string, or has a NUL or a broken escape in it. */
-char *json_string(struct str value);
+char *json_scan_string(struct str value);
 
 #endif

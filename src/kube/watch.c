@@ -84,10 +84,7 @@ static void write_whole(struct strbuf *out, const struct watched *o)
     strbuf_add(out, str_span(o->text + o->version_at, o->n - o->version_at));
 }
 
-static void object_key(struct strbuf *key, const char *ns, const char *name)
-{
-    strbuf_printf(key, "%s/%s", ns, name);
-}
+static void object_key(struct strbuf *key, const char *ns, const char *name) { strbuf_printf(key, "%s/%s", ns, name); }
 
 static void replace(char **to, char **from)
 {
@@ -136,7 +133,7 @@ static void take_parsed(struct kube_watch *w, struct kube_parsed *p)
 
 static void skip_object(struct kube_watch *w, struct str begin, const char *why)
 {
-    char *name = json_string(json_get(json_get(begin, "metadata"), "name"));
+    char *name = json_scan_string(json_get(json_get(begin, "metadata"), "name"));
     if (w->state.skipped++ == 0)
         log_line(LOG_WARN, "kubernetes: %s %s: an object %s; it is passed over, others are not touched",
                  w->o.kind->plural, name != NULL ? name : "(name not known)", why);
@@ -332,7 +329,7 @@ static void keep_skipped(struct kube_watch *w, struct str items)
         if (it.value.n <= KUBE_OBJECT_MAX)
             continue;
         struct str meta = json_get(it.value, "metadata");
-        char *ns = json_string(json_get(meta, "namespace")), *name = json_string(json_get(meta, "name"));
+        char *ns = json_scan_string(json_get(meta, "namespace")), *name = json_scan_string(json_get(meta, "name"));
         struct strbuf key = {0};
         object_key(&key, ns != NULL ? ns : "", name != NULL ? name : "");
         struct watched *o = map_get(&w->objects, strbuf_str(&key));
@@ -354,8 +351,8 @@ static bool is_whole(struct str text)
 static bool take_page(struct kube_watch *w, struct str body)
 {
     struct str items = json_get(body, "items"), meta = json_get(body, "metadata");
-    char *version = json_string(json_get(meta, "resourceVersion"));
-    char *next = json_string(json_get(meta, "continue"));
+    char *version = json_scan_string(json_get(meta, "resourceVersion"));
+    char *next = json_scan_string(json_get(meta, "continue"));
     bool ok = is_whole(body) && version != NULL && version[0] != '\0';
     if (ok) {
         take_items(w, items);
@@ -375,6 +372,7 @@ static void list_over(struct kube_watch *w)
     remove_unseen(w);
     w->listed = true;
     w->state.settled = true;
+    w->state.lists++;
     w->absent_ms = 0;
     w->backoff = 0;
     w->page_size = PAGE;
@@ -450,7 +448,7 @@ static bool watch_error(struct kube_watch *w, struct str object)
     w->expired = true;
     if (str_is(json_get(object, "code"), "410"))
         return false;
-    char *message = json_string(json_get(object, "message"));
+    char *message = json_scan_string(json_get(object, "message"));
     w->failed = true;
     set_state(w, KUBE_WATCH_STALE, message != NULL ? message : "the watch ended with an error");
     mem_free(message);
@@ -459,7 +457,7 @@ static bool watch_error(struct kube_watch *w, struct str object)
 
 static void take_version(struct kube_watch *w, struct str object)
 {
-    char *version = json_string(json_get(json_get(object, "metadata"), "resourceVersion"));
+    char *version = json_scan_string(json_get(json_get(object, "metadata"), "resourceVersion"));
     if (version != NULL && version[0] != '\0') {
         strbuf_clear(&w->resource_version);
         strbuf_addz(&w->resource_version, version);
@@ -470,7 +468,7 @@ static void take_version(struct kube_watch *w, struct str object)
 static void take_deleted(struct kube_watch *w, struct str object)
 {
     struct str meta = json_get(object, "metadata");
-    char *ns = json_string(json_get(meta, "namespace")), *name = json_string(json_get(meta, "name"));
+    char *ns = json_scan_string(json_get(meta, "namespace")), *name = json_scan_string(json_get(meta, "name"));
     struct strbuf key = {0};
     object_key(&key, ns != NULL ? ns : "", name != NULL ? name : "");
     remove_key(w, strbuf_str(&key));
@@ -526,14 +524,12 @@ static void watch_done(void *arg, struct kube_result *r)
      * kind that is gone. A list sorts them. */
     if (w->expired || r->status >= 300)
         strbuf_clear(&w->resource_version);
-    if (w->failed || quick)
-        later(w, kube_backoff(&w->backoff));
-    else if (r->status >= 300 && r->status != 410)
+    if (!w->failed && r->error != NULL && !w->expired && r->status != 410)
         fail(w, r->error, r->retry_after_ms);
+    else if (w->failed || quick)
+        later(w, kube_backoff(&w->backoff));
     else if (w->expired || r->status == 410)
         list_begin(w);
-    else if (r->error != NULL)
-        fail(w, r->error, r->retry_after_ms);
     else
         watch_begin(w);
 }
@@ -614,10 +610,7 @@ struct kube_watch_state kube_watch_state(const struct kube_watch *w)
     return state;
 }
 
-bool kube_watch_restore(struct kube_watch *w, struct str text)
-{
-    return w->listed || take_object(w, text);
-}
+bool kube_watch_restore(struct kube_watch *w, struct str text) { return w->listed || take_object(w, text); }
 
 bool kube_watch_find(const struct kube_watch *w, const char *ns, const char *name, struct kube_object *out)
 {

@@ -101,7 +101,7 @@ static void add_type(struct strbuf *out, struct str object, const char *key, con
 
 static char *string_or_empty(struct str object, const char *key)
 {
-    char *text = json_string(json_get(object, key));
+    char *text = json_scan_string(json_get(object, key));
     return text != NULL ? text : mem_strdup("");
 }
 

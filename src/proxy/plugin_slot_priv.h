@@ -23,7 +23,7 @@ struct plugin_stats_ids {
 };
 struct plugin_stats_seen {
     struct {
-        uint64_t calls, traps, breaches, bucket[16];
+        uint64_t calls, traps, breaches, ns, bucket[16];
     } cb[CB_COUNT];
     int64_t memory;
 };

@@ -55,9 +55,6 @@ static uint64_t news(const _Atomic uint64_t *cell, uint64_t *seen)
     return n;
 }
 
-/* Bucket i holds times below 2^i us: in the histogram's unit, us, the middle of it. */
-static uint64_t bucket_us(unsigned i) { return (UINT64_C(3) << i) / 4; }
-
 static void fold_times(struct slot_vm *sv, enum plugin_callback cb)
 {
     struct plugin_slot *slot = sv->slot;
@@ -68,9 +65,16 @@ static void fold_times(struct slot_vm *sv, enum plugin_callback cb)
                      "time in one callback of a plugin");
         metrics_scale(*id, 1e-6);
     }
-    for (unsigned b = 0; b < ARRAY_LEN(sv->seen.cb[cb].bucket); b++)
-        metrics_observe_n(*id, bucket_us(b),
-                          news(&plugin_vm_stats(sv->vm)->cb[cb].bucket[b], &sv->seen.cb[cb].bucket[b]));
+    /* Bucket b of the VM holds times below 2^b us, that of the metric those up to 2^b; the last of the VM has no end.
+     */
+    const struct plugin_vm_stats *stats = plugin_vm_stats(sv->vm);
+    unsigned last = ARRAY_LEN(sv->seen.cb[cb].bucket) - 1;
+    for (unsigned b = 0; b <= last; b++)
+        metrics_observe_bucket(*id, b < last ? b : METRICS_BUCKETS - 1,
+                               news(&stats->cb[cb].bucket[b], &sv->seen.cb[cb].bucket[b]));
+    uint64_t us = sv->seen.cb[cb].ns / 1000; /* what is below a microsecond counts later */
+    (void)news(&stats->cb[cb].ns, &sv->seen.cb[cb].ns);
+    metrics_observe_sum(*id, sv->seen.cb[cb].ns / 1000 - us);
 }
 
 static void fold_memory(struct slot_vm *sv, int64_t now)

@@ -36,11 +36,11 @@ def _address(port):
 class Filter:
     """What both hosts are told of a filter."""
 
-    def __init__(self, wasm, config=None, name="puppet", headers_only=False, env=None, fail="FAIL_CLOSE", annotations=None):
+    def __init__(self, wasm, config=None, name="puppet", headers_only=False, env=None, fail="FAIL_CLOSE", annotations=None, root=None):
         """annotations: Weir's alone."""
         self.wasm, self.config, self.name, self.headers_only = str(wasm), config, name, headers_only
         self.annotations = {**({"plugin.weir/on-headers-pause": "headers"} if headers_only else {}), **(annotations or {})}
-        self.env, self.fail = env or {}, fail
+        self.env, self.fail, self.root = env or {}, fail, name if root is None else root
 
     def text(self):
         """As Istio delivers pluginConfig: compact JSON."""
@@ -71,7 +71,7 @@ class EnvoyHost:
             return r.status == 200
 
     def _filter(self, f):
-        fields = {"name": f.name, "root_id": f.name, "fail_open": f.fail == "FAIL_OPEN",
+        fields = {"name": f.name, "root_id": f.root, "fail_open": f.fail == "FAIL_OPEN",
                   "vm_config": {"runtime": "envoy.wasm.runtime.v8", "vm_id": res.NS, "code": {"local": {"filename": f.wasm}},
                                 "environment_variables": {"key_values": f.env}}}
         if f.text() is not None:
@@ -141,8 +141,10 @@ class WeirHost:
         self.g = Gateway(program, directory, cache)
         plugins = []
         for i, f in enumerate(filters):
-            p = res.plugin(f.name, f.wasm, None, priority=1000 - i, pluginName=f.name, failStrategy=f.fail,
+            p = res.plugin(f.name, f.wasm, None, priority=1000 - i, failStrategy=f.fail,
                            annotations=f.annotations)
+            if f.root:
+                p["spec"]["pluginName"] = f.root
             if f.config is not None:
                 p["spec"]["pluginConfig"] = f.config
             if f.env:

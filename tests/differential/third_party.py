@@ -52,7 +52,7 @@ def main():
     p.add_argument("--config")
     p.add_argument("--request", action="append")
     p.add_argument("--up", default=None)
-    p.add_argument("--name", default="third")
+    p.add_argument("--root", default="third", help="pluginName, the root id")
     p.add_argument("--wait", type=float, default=0)
     p.add_argument("--no-log", action="store_true")
     p.add_argument("-v", action="store_true")
@@ -61,7 +61,7 @@ def main():
     with tempfile.TemporaryDirectory() as tmp:
         tmp = pathlib.Path(tmp)
         upstream = make_upstream()
-        f = Filter(args.wasm, config=config, name=args.name)
+        f = Filter(args.wasm, config=config, name="third", root=args.root)
         hosts, started = [], []
         for kind in (EnvoyHost, WeirHost):
             t = time.monotonic()

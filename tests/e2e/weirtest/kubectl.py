@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 
+from .client import fetch
 from .guests import ROOT
 from .util import DEADLINE, LOCAL, free_port
 
@@ -74,3 +75,24 @@ def api_args(state_dir, port=None):
     """Arguments of `weir run`, and the port."""
     port = port or free_port()
     return ["--kube-api", f"{LOCAL}:{port}", "--state-dir", str(state_dir)], port
+
+
+class Api:
+    """The API without kubectl: one connection for each request, JSON in and out."""
+
+    def __init__(self, port):
+        self.port = port
+
+    def ask(self, method, path, body=None, type="application/json", headers=None):
+        """The response; .json() is its body."""
+        data = body if isinstance(body, (bytes, str)) else json.dumps(body) if body is not None else b""
+        fields = {"Accept": "application/json", **({"Content-Type": type} if data else {}), **(headers or {})}
+        return fetch(self.port, method, path, fields, data, f"{LOCAL}:{self.port}")
+
+    def get(self, path, **more):
+        r = self.ask("GET", path, **more)
+        assert r.status == 200, f"GET {path}: {r!r}"
+        return r.json()
+
+    def is_there(self):
+        return self.ask("GET", "/version").status == 200

@@ -26,8 +26,13 @@ static int setup(void **state)
     loop_init(&c.loop);
     int fd = rig_listen(&options.admin);
     close(fd);
+    char *error = NULL;
+    dir_make();
+    c.cache = module_cache_open(at("cache"), "engine", 0, &error);
+    assert_non_null(c.cache);
     c.fetcher = fetcher_new(&c.loop, &(struct fetcher_options){.docker_config = ""});
-    c.delivery = delivery_new(&(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .changed = on_changed});
+    c.delivery = delivery_new(
+        &(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .cache = c.cache, .changed = on_changed});
     loop_timer_init(&c.drain_timer, &c.loop, drained);
     c.life = LIFE_SERVING;
     loop_task_init(&c.publish, on_publish);
@@ -50,6 +55,8 @@ static int teardown(void **state)
     events_free(&c.events);
     compose_memory_free(&c.memory);
     store_free(&c.store);
+    module_cache_close(c.cache);
+    dir_remove();
     return 0;
 }
 
@@ -131,7 +138,8 @@ static void test_methods_and_paths(void **state)
     assert_int_equal(status_of(ask("HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")), 200);
     answer = get("/");
     assert_non_null(strstr(answer, "/metrics"));
-    assert_non_null(strstr(answer, "content-security-policy: default-src 'self'\r\n"));
+    assert_non_null(strstr(answer, "content-security-policy: default-src 'self'; base-uri 'none'; form-action 'none'; "
+                                   "frame-ancestors 'none'\r\n"));
     assert_non_null(strstr(answer, "x-content-type-options: nosniff\r\n"));
     assert_non_null(strstr(answer, "cache-control: no-store\r\n"));
 }
@@ -196,8 +204,8 @@ static void test_no_output_shows_a_secret(void **state)
     conditions_touch(c.conditions);
     while (c.events.count == 0)
         uv_run(&c.loop.uv, UV_RUN_ONCE);
-    static const char *const paths[] = {"/config", "/plugins", "/ready",   "/metrics",
-                                        "/events", "/logs",    "/logging", "/"};
+    static const char *const paths[] = {"/config", "/plugins", "/ready",   "/metrics", "/events",
+                                        "/stats",  "/logs",    "/logging", "/"};
     for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
         const char *answer = get(paths[i]), *canary = strstr(answer, "CANARY");
         if (canary == NULL)

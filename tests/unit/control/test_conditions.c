@@ -48,8 +48,13 @@ static int setup(void **state)
     loop_init(&c.loop);
     loop_task_init(&c.publish, on_publish);
     loop_timer_init(&pass, &c.loop, end_pass);
-    c.fetcher = fetcher_new(&c.loop);
-    c.delivery = delivery_new(&(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .changed = on_changed});
+    char *error = NULL;
+    dir_make();
+    c.cache = module_cache_open(at("cache"), "engine", 0, &error);
+    assert_non_null(c.cache);
+    c.fetcher = fetcher_new(&c.loop, &(struct fetcher_options){.docker_config = ""});
+    c.delivery = delivery_new(
+        &(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .cache = c.cache, .changed = on_changed});
     c.conditions = conditions_new(&c);
     conditions_add_sink(&c, &(struct status_sink){on_status, on_event, NULL});
     statuses = event_count = 0;
@@ -73,6 +78,8 @@ static int teardown(void **state)
         mem_free(c.listeners[i].error);
     mem_free(c.listeners);
     store_free(&c.store);
+    module_cache_close(c.cache);
+    dir_remove();
     return 0;
 }
 
