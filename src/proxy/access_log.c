@@ -319,7 +319,7 @@ static struct str decode(struct arena *arena, struct str s)
 {
     if (str_find(s, '%') < 0)
         return s;
-    char *at = arena_alloc(arena, s.n);
+    char *at = arena_try_alloc(arena, s.n);
     if (at == NULL)
         return s;
     size_t n = 0;
