@@ -4,6 +4,7 @@
  */
 #include "cli/cli.h"
 
+#include <signal.h>
 #include <stdio.h>
 
 struct command {
@@ -16,6 +17,7 @@ static const struct command commands[] = {
     {"convert", "FILE...", "the WasmPlugins that Istio EnvoyFilters mean, and what has no equivalent", cli_convert},
     {"inspect", "FILE.wasm", "ABI version, imports, exports, memory, sections, what is not supported", cli_inspect},
     {"status", "[--admin ADDR]", "what runs now, from the admin address", cli_status},
+    {"top", "[--once]", "the gateway as it works, every second, in the terminal", cli_top},
     {"echo", "--listen ADDR", "a small upstream that answers with what it received, as JSON", cli_echo},
     {"push", "FILE.wasm REF", "a module into a registry, as an image or an artifact", cli_push},
     {"pull", "REF [-o FILE]", "the module of an image in a registry, into a file", cli_pull},
@@ -34,6 +36,8 @@ static int help(FILE *to, int code)
 
 int cli_main(int argc, char **argv)
 {
+    /* A peer, or a child that asks for credentials, may close its end first: an error, not our end. */
+    signal(SIGPIPE, SIG_IGN);
     if (argc < 2)
         return help(stderr, CLI_USAGE);
     struct str name = str_of(argv[1]);

@@ -16,6 +16,7 @@ int cli_check(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_echo(int argc, char **argv);
 int cli_status(int argc, char **argv);
+int cli_top(int argc, char **argv);
 int cli_pull(int argc, char **argv);
 int cli_push(int argc, char **argv);
 int cli_sign(int argc, char **argv);

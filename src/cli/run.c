@@ -71,13 +71,6 @@ static char *default_state_dir(const char *name)
     return mem_printf("/var/lib/weir/%s", name);
 }
 
-static char *own_program(void)
-{
-    char path[4096];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path);
-    return n > 0 && (size_t)n < sizeof path ? mem_strndup(path, (size_t)n) : mem_strdup("weir");
-}
-
 static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *out)
 {
     return str_to_u64(str_of(text), max, out) && *out >= min;
@@ -339,13 +332,13 @@ static int read_args(struct cli_args *a, struct control_options *o, const char *
 static int serve(struct control_options *o)
 {
     fill_defaults(o);
-    char *cache = o->cache_dir == NULL ? default_cache_dir() : NULL, *program = own_program();
+    char *cache = o->cache_dir == NULL ? default_cache_dir() : NULL;
     char *state = o->state_dir == NULL ? default_state_dir(o->identity.name) : NULL;
     if (cache != NULL)
         o->cache_dir = cache;
     if (state != NULL)
         o->state_dir = state;
-    o->program = program;
+    o->program = "/proc/self/exe"; /* also when the file has been replaced since: its code is what the cache is for */
     const char *delay = getenv("WEIR_TEST_COMPILE_DELAY_MS");
     uint64_t ms = 0;
     if (delay != NULL && str_to_u64(str_of(delay), 60000, &ms))
@@ -356,7 +349,6 @@ static int serve(struct control_options *o)
     log_stop();
     mem_free(cache);
     mem_free(state);
-    mem_free(program);
     return code;
 }
 

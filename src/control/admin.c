@@ -117,6 +117,13 @@ static void get_page_file(struct control *c, const struct http_request *r, struc
             page_file(out, page_files[i].name);
 }
 
+/* What browsers ask for beside a document that names no icon. */
+static void get_icon(struct control *c, const struct http_request *r, struct http_response *out)
+{
+    (void)c;
+    (void)r;
+    page_file(out, "icon.svg");
+}
 static void get_index(struct control *c, const struct http_request *r, struct http_response *out);
 
 static const struct admin_path paths[] = {
@@ -124,6 +131,7 @@ static const struct admin_path paths[] = {
     {"GET", "/page/page.css", "of the page", get_page_file},
     {"GET", "/page/page.js", "of the page", get_page_file},
     {"GET", "/page/icon.svg", "of the page", get_page_file},
+    {"GET", "/favicon.ico", "of the page", get_icon},
     {"GET", "/ready", "200 when traffic may come, else 503 and why", get_ready},
     {"GET", "/healthz", "200 while the process lives", get_healthz},
     {"GET", "/metrics", "Prometheus metrics", get_metrics},

@@ -37,7 +37,7 @@ def gw(gateway, upstream, guests):
     g = gateway(upstream(), extra=[res.plugin("first", wasm, {"mark": CANARY}, phase="AUTHN", priority=7),
                                    res.plugin("second", wasm, {"mark": "b"}, phase="STATS",
                                               vmConfig={"env": [{"name": "SECRET", "value": CANARY}]})])
-    g.wait(lambda: all(p["state"] == "Active" for p in g.plugins()), "both plugins")
+    g.wait(lambda: all(p["state"] == "Active" for p in g.plugins().values()), "both plugins")
     return g
 
 
@@ -205,7 +205,7 @@ def test_landmarks_and_names(browser, gw):
 def test_text_stays_text(browser, gateway, upstreams_for_puppet, guests):
     """A filter logs a script tag, dies with one in its trap, and an object's error quotes one."""
     g, p = upstreams_for_puppet
-    p.send(("rh", op("log", 2, SCRIPT), "trap"))
+    p.send(("rh", op("log", SCRIPT), "trap"))
     g.apply("bad", f"apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{name: bad, namespace: {res.NS}}}\n"
                    f"spec: {{url: 'http://{LOCAL}:9/x.wasm', phase: \"{SCRIPT}\"}}\n")
     page(browser, g)
@@ -223,7 +223,7 @@ def test_text_stays_text(browser, gateway, upstreams_for_puppet, guests):
 def upstreams_for_puppet(gateway, upstream, guests):
     up = StepUpstream(upstream)
     g = gateway(up.port, extra=[puppet_plugin(guests.build("puppet"))])
-    g.wait(lambda: all(p["state"] == "Active" for p in g.plugins()), "the puppet")
+    g.wait(lambda: all(p["state"] == "Active" for p in g.plugins().values()), "the puppet")
     return g, Puppet(g, up)
 
 

@@ -340,3 +340,36 @@ def test_status_of_a_bad_object_and_parents_of_another_controller(cluster, weir_
         names = {p["controllerName"] for p in cluster.get("httproute", "default").get("status", {}).get("parents", [])}
         return names >= {"example.com/other", "gateway.weir/controller"}
     wait_until(both, "both controllers' entries")
+
+
+def test_an_envoy_filter_is_the_plugin_it_means(cluster, weir_on, modules):
+    g = weir_on()
+    cluster.apply({"apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter", "metadata": {"name": "old", "namespace": "istio-system"}, "spec": {
+        "workloadSelector": {"labels": {"istio": "ingressgateway"}},
+        "configPatches": [{"applyTo": "HTTP_FILTER", "match": {"context": "GATEWAY"}, "patch": {"operation": "INSERT_BEFORE", "value": {"name": "w", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm", "config": {
+                "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": '{"mark":"old way"}'},
+                "vm_config": {"code": {"remote": {"http_uri": {"uri": modules("counter"), "cluster": "c"}}}}}}}}}]}})
+    g.wait(lambda: g.get("/").header("x-mark") == "old way", "the filter of the EnvoyFilter")
+    assert g.object("WasmPlugin", "old") is not None
+    cluster.delete("envoyfilter", "old")
+    g.wait(lambda: g.get("/").header("x-mark") is None, "the filter to go")
+
+
+def test_a_pull_secret_is_read_by_name_only(cluster, weir_on):
+    """With the roles of deploy and one Role for the one Secret; another Secret of the namespace is never seen."""
+    canary = "canary-7c1d"
+    cluster.kubectl("apply", "-n", "istio-system", "-f", ROOT / "deploy/kustomize/base/rbac.yaml")
+    for name in ("pull", "other"):
+        cluster.kubectl("create", "secret", "docker-registry", name, "-n", "istio-system", "--docker-server=r.example",
+                        "--docker-username=u", f"--docker-password={canary}")
+    cluster.kubectl("create", "role", "weir-pull", "--verb=get,list,watch", "--resource=secrets", "--resource-name=pull", "-n", "istio-system")
+    cluster.kubectl("create", "rolebinding", "weir-pull", "--role=weir-pull", "--serviceaccount=istio-system:weir", "-n", "istio-system")
+    g = weir_on(config=cluster.kubeconfig("weir", token=cluster.service_account("weir")))
+    cluster.apply(res.plugin("p", "oci://127.0.0.1:1/none:v1", imagePullSecret="pull"))
+    g.wait(lambda: g.object("Secret", "pull") is not None, "the Secret that the plugin names")
+    assert g.object("Secret", "other") is None
+    assert canary not in g.admin_get("/config").text + g.log_text()
+    cluster.delete("wasmplugin", "p")
+    g.wait(lambda: g.object("Secret", "pull") is None, "the Secret to be let go")
+    cluster.kubectl("delete", "secret,role,rolebinding", "pull", "other", "weir-pull", "-n", "istio-system", "--ignore-not-found", check=False)
