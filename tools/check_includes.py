@@ -22,14 +22,14 @@ ALLOWED = {
 LIBRARIES = {
     r"wasmtime|wasm\.h": {"wasm/"},
     r"yaml\.h": {"conf/ydoc.c"},
-    r"curl/": {"fetch/transfer.c", "cli/status.c"},
+    r"curl/": {"fetch/transfer.c", "cli/ask."},
     r"openssl/": {"control/module_cache", "conf/digest.c", "fetch/signature.c", "fetch/encode.c"},
-    r"archive": {"fetch/layer.c"},
+    r"archive": {"fetch/layer.c", "fetch/image.c"},
     r"pcre2\.h": {"conf/regex.c", "proxy/route"},
     r"ares\.h": {"io/resolve.c"},
     r"uv\.h": {"io/"},
     r"zlib\.h": {"wasm/foreign.c", "fetch/unwrap.c", "fetch/image.c"},
-    r"jansson\.h": {"conf/", "fetch/", "kube/api_", "cli/status.c", "proxy/access_log_format.c"},
+    r"jansson\.h": {"conf/", "fetch/", "kube/api_", "kube/status_merge.c", "cli/ask.", "proxy/access_log_format.c"},
 }
 
 src = pathlib.Path(__file__).resolve().parent.parent / "src"

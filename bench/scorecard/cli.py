@@ -13,6 +13,8 @@ import time
 
 from . import report
 from .check import check_proxy
+from .deliveries import KINDS as DELIVERIES
+from .deliveries import measure_deliveries
 from .edits import KINDS, EditedWeir, measure_edits
 from .load import measure
 from .peers import BENCH, Envoy, Haproxy, Missing, Nginx, Upstream, build_filter, version_of
@@ -152,7 +154,10 @@ def run_edits(setup, args):
         return {}
     check_proxy(weir)
     say(f"{args.edits} edits of each of: {', '.join(KINDS)}")
-    return measure_edits(setup, weir, args.edits)
+    results = measure_edits(setup, weir, args.edits)
+    say(f"and of {', '.join(DELIVERIES)}")
+    results.update(measure_deliveries(setup, weir, args.edits))
+    return results
 
 
 def run(args, run_dir):

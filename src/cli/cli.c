@@ -13,8 +13,10 @@ struct command {
 static const struct command commands[] = {
     {"run", "[PATH...]", "serve the resources in files or directories; reloads when they change", cli_run},
     {"check", "PATH...", "validate as run would; every error as file:line:col: path: message", cli_check},
+    {"convert", "FILE...", "the WasmPlugins that Istio EnvoyFilters mean, and what has no equivalent", cli_convert},
     {"inspect", "FILE.wasm", "ABI version, imports, exports, memory, sections, what is not supported", cli_inspect},
     {"status", "[--admin ADDR]", "what runs now, from the admin address", cli_status},
+    {"top", "[--once]", "the gateway as it works, every second, in the terminal", cli_top},
     {"echo", "--listen ADDR", "a small upstream that answers with what it received, as JSON", cli_echo},
     {"push", "FILE.wasm REF", "a module into a registry, as an image or an artifact", cli_push},
     {"pull", "REF [-o FILE]", "the module of an image in a registry, into a file", cli_pull},

@@ -11,10 +11,12 @@ enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 /* argv[0] is the subcommand's name. */
 int cli_run(int argc, char **argv);
+int cli_convert(int argc, char **argv);
 int cli_check(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_echo(int argc, char **argv);
 int cli_status(int argc, char **argv);
+int cli_top(int argc, char **argv);
 int cli_pull(int argc, char **argv);
 int cli_push(int argc, char **argv);
 int cli_sign(int argc, char **argv);

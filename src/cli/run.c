@@ -26,6 +26,7 @@ static const char help_text[] =
     "  --namespace NS       its namespace (default istio-system)\n"
     "  --labels k=v,...     its labels, which selectors match (default istio=ingressgateway)\n"
     "  --admin ADDR         admin and metrics (default 127.0.0.1:15000; \"off\": none)\n"
+    "  --probe ADDR         /ready, /healthz and /metrics alone, on any address (default: none)\n"
     "  --admin-any-address  allow an --admin address that is not loopback\n"
     "  --kube-api ADDR      serve kubectl on this loopback address (127.0.0.1:8080: kubectl finds it by itself)\n"
     "  --state-dir DIR      objects that kubectl applied (default: $XDG_STATE_HOME/weir/NAME)\n"
@@ -68,13 +69,6 @@ static char *default_state_dir(const char *name)
     if (home != NULL && home[0] == '/' && home[1] != '\0')
         return mem_printf("%s/.local/state/weir/%s", home, name);
     return mem_printf("/var/lib/weir/%s", name);
-}
-
-static char *own_program(void)
-{
-    char path[4096];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path);
-    return n > 0 && (size_t)n < sizeof path ? mem_strndup(path, (size_t)n) : mem_strdup("weir");
 }
 
 static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *out)
@@ -136,6 +130,12 @@ static bool take_kube_api(struct control_options *o, const char *v)
 {
     o->has_kube_api = true;
     return addr_parse(str_of(v), &o->kube_api) && addr_is_loopback(&o->kube_api);
+}
+
+static bool take_probe(struct control_options *o, const char *v)
+{
+    o->has_probe = true;
+    return addr_parse(str_of(v), &o->probe);
 }
 
 static bool take_workers(struct control_options *o, const char *v)
@@ -220,6 +220,7 @@ static const struct option {
     {"labels", OPTION_TAKEN, 0, take_labels, "k=v,k=v"},
     {"admin", OPTION_TAKEN, 0, take_admin, "IP:PORT"},
     {"kube-api", OPTION_TAKEN, 0, take_kube_api, "a loopback IP:PORT, such as 127.0.0.1:8080"},
+    {"probe", OPTION_TAKEN, 0, take_probe, "IP:PORT"},
     {"workers", OPTION_TAKEN, 0, take_workers, "1 to 256"},
     {"drain-time", OPTION_TAKEN, 0, take_drain_time, "seconds, 0 to 86400"},
     {"cache-size", OPTION_TAKEN, 0, take_cache_size, "a size such as 500Mi or 2Gi, or 0"},
@@ -331,13 +332,13 @@ static int read_args(struct cli_args *a, struct control_options *o, const char *
 static int serve(struct control_options *o)
 {
     fill_defaults(o);
-    char *cache = o->cache_dir == NULL ? default_cache_dir() : NULL, *program = own_program();
+    char *cache = o->cache_dir == NULL ? default_cache_dir() : NULL;
     char *state = o->state_dir == NULL ? default_state_dir(o->identity.name) : NULL;
     if (cache != NULL)
         o->cache_dir = cache;
     if (state != NULL)
         o->state_dir = state;
-    o->program = program;
+    o->program = "/proc/self/exe"; /* also when the file has been replaced since: its code is what the cache is for */
     const char *delay = getenv("WEIR_TEST_COMPILE_DELAY_MS");
     uint64_t ms = 0;
     if (delay != NULL && str_to_u64(str_of(delay), 60000, &ms))
@@ -348,7 +349,6 @@ static int serve(struct control_options *o)
     log_stop();
     mem_free(cache);
     mem_free(state);
-    mem_free(program);
     return code;
 }
 

@@ -96,13 +96,13 @@ static int sign(struct sign *s, const struct registry_table *t, const struct ref
     struct transfers *transfers = transfers_new(&s->loop, NULL);
     struct registry_places places;
     registry_resolve(t, ref, &places);
-    char *config = credentials_config_path(NULL);
+    char *config = credentials_config_path(NULL), *registry = registry_credentials_name(ref, &places.list[0]);
     /* The first place is where images come from; what mirrors have is theirs to copy. */
     struct repository *r = repository_new(&(struct repository_options){.loop = &s->loop,
                                                                        .transfers = transfers,
                                                                        .place = &places.list[0],
                                                                        .config_file = config,
-                                                                       .registry = ref->registry,
+                                                                       .registry = registry,
                                                                        .push = true});
     struct strbuf name = {0};
     strbuf_printf(&name, "%s/%s", ref->registry, ref->repository);
@@ -114,6 +114,7 @@ static int sign(struct sign *s, const struct registry_table *t, const struct ref
     transfers_free(transfers);
     loop_fini(&s->loop);
     strbuf_free(&name);
+    mem_free(registry);
     mem_free(config);
     return s->code;
 }

@@ -2,61 +2,27 @@
  *
  * weir status: what runs now, read from the admin address: plugins, and what is not in use and why.
  */
-#include <curl/curl.h>
-#include <jansson.h>
 #include <stdio.h>
 
+#include "cli/ask.h"
 #include "cli/cli.h"
 
 static const char help_text[] =
-    "usage: weir status [--admin ADDR]\n\n"
+    "usage: weir status [--admin ADDR] [--conditions]\n\n"
     "Shows plugins, listeners and what is not in use, from the admin address (default 127.0.0.1:15000).\n"
+    "--conditions shows all that is said of each plugin, Gateway and route, as kubectl describe does.\n"
     "Exits 1 when the gateway is not ready or cannot be reached.\n";
-
-static size_t on_bytes(char *p, size_t size, size_t count, void *arg)
-{
-    strbuf_add(arg, str_span(p, size * count));
-    return size * count;
-}
-
-/* HTTP status, or 0 when there was no answer (said on standard error). */
-static long get(const char *admin, const char *path, struct strbuf *out)
-{
-    char *url = mem_printf("http://%s%s", admin, path), why[CURL_ERROR_SIZE] = "";
-    CURL *e = curl_easy_init();
-    ASSERT(e != NULL);
-    curl_easy_setopt(e, CURLOPT_URL, url);
-    curl_easy_setopt(e, CURLOPT_PROXY, "");
-    curl_easy_setopt(e, CURLOPT_TIMEOUT, 10L);
-    curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_bytes);
-    curl_easy_setopt(e, CURLOPT_WRITEDATA, out);
-    curl_easy_setopt(e, CURLOPT_ERRORBUFFER, why);
-    long status = 0;
-    if (curl_easy_perform(e) == CURLE_OK)
-        curl_easy_getinfo(e, CURLINFO_RESPONSE_CODE, &status);
-    else
-        fprintf(stderr, "weir status: %s: %s\n", url, why);
-    curl_easy_cleanup(e);
-    mem_free(url);
-    return status;
-}
-
-static const char *text_of(const json_t *o, const char *name)
-{
-    const char *s = json_string_value(json_object_get(o, name));
-    return s != NULL ? s : "";
-}
 
 /* What is said of a plugin in one line: when something older than its newest text serves, which and why. */
 static void print_reason(const json_t *p)
 {
-    const char *reason = text_of(p, "reason"), *message = text_of(p, "message");
+    const char *reason = ask_text(p, "reason"), *message = ask_text(p, "message");
     bool live = json_integer_value(json_object_get(p, "generation")) > 0;
     if (live && json_is_false(json_object_get(p, "newestServes")))
         printf("generation %lld serves; the newest text: %s", json_integer_value(json_object_get(p, "generation")),
-               reason[0] != '\0' ? "" : text_of(p, "stage"));
+               reason[0] != '\0' ? "" : ask_text(p, "stage"));
     else if (!live && reason[0] == '\0')
-        printf("%s", text_of(p, "stage"));
+        printf("%s", ask_text(p, "stage"));
     printf("%s%s%s\n", reason, message[0] != '\0' ? ": " : "", message);
 }
 
@@ -66,8 +32,19 @@ static void print_workers(const json_t *p)
     json_t *w;
     json_array_foreach(json_object_get(p, "workers"), i, w)
     {
-        if (strcmp(text_of(w, "state"), "live") != 0 && text_of(w, "lastFailure")[0] != '\0')
-            printf("    worker %zu %s: %s\n", i, text_of(w, "state"), text_of(w, "lastFailure"));
+        if (strcmp(ask_text(w, "state"), "live") != 0 && ask_text(w, "lastFailure")[0] != '\0')
+            printf("    worker %zu %s: %s\n", i, ask_text(w, "state"), ask_text(w, "lastFailure"));
+    }
+}
+
+static void print_warning(const json_t *p)
+{
+    size_t i;
+    json_t *c;
+    json_array_foreach(json_object_get(p, "conditions"), i, c)
+    {
+        if (strcmp(ask_text(c, "reason"), "AcceptedWithWarnings") == 0)
+            printf("    looks wrong: %s\n", ask_text(c, "message"));
     }
 }
 
@@ -81,13 +58,14 @@ static void print_plugins(const json_t *plugins)
         printf("%-36s %-10s %-9s %-12s %s\n", "PLUGIN", "STATE", "PHASE", "SHA256", "REASON");
     json_array_foreach(plugins, i, p)
     {
-        char *title = mem_printf("%s/%s", text_of(p, "namespace"), text_of(p, "name"));
-        const char *phase = text_of(p, "phase");
-        printf("%-36s %-10s %-9s %-12.12s ", title, text_of(p, "state"),
-               strcmp(phase, "UNSPECIFIED_PHASE") == 0 ? "-" : phase, text_of(p, "sha256"));
+        char *title = mem_printf("%s/%s", ask_text(p, "namespace"), ask_text(p, "name"));
+        const char *phase = ask_text(p, "phase");
+        printf("%-36s %-10s %-9s %-12.12s ", title, ask_text(p, "state"),
+               strcmp(phase, "UNSPECIFIED_PHASE") == 0 ? "-" : phase, ask_text(p, "sha256"));
         print_reason(p);
         if (json_is_false(json_object_get(p, "appliesToTraffic")))
-            printf("    %s\n", text_of(p, "appliesMessage"));
+            printf("    %s\n", ask_text(p, "appliesMessage"));
+        print_warning(p);
         print_workers(p);
         mem_free(title);
     }
@@ -99,33 +77,60 @@ static void print_problems(const json_t *config)
     json_t *o, *text;
     json_array_foreach(json_object_get(config, "fileErrors"), i, text)
         printf("not in use: %s\n", json_string_value(text));
-    json_array_foreach(json_object_get(config, "listeners"), i, o) if (text_of(o, "error")[0] != '\0')
-        printf("not in use: %s\n", text_of(o, "error"));
+    json_array_foreach(json_object_get(config, "listeners"), i, o) if (ask_text(o, "error")[0] != '\0')
+        printf("not in use: %s\n", ask_text(o, "error"));
     json_array_foreach(json_object_get(config, "objects"), i, o)
     {
-        json_array_foreach(json_object_get(o, "errors"), k, text)
-            printf("not in use%s: %s\n", strcmp(text_of(o, "state"), "stale") == 0 ? " (last good version serves)" : "",
-                   json_string_value(text));
-        if (json_is_false(json_object_get(o, "accepted")) && strcmp(text_of(o, "kind"), "WasmPlugin") != 0)
-            printf("not in use: %s %s/%s: %s: %s\n", text_of(o, "kind"), text_of(o, "namespace"), text_of(o, "name"),
-                   text_of(o, "reason"), text_of(o, "message"));
+        json_array_foreach(json_object_get(o, "errors"), k, text) printf(
+            "not in use%s: %s\n", strcmp(ask_text(o, "state"), "stale") == 0 ? " (last good version serves)" : "",
+            json_string_value(text));
+        if (json_is_false(json_object_get(o, "accepted")) && strcmp(ask_text(o, "kind"), "WasmPlugin") != 0)
+            printf("not in use: %s %s/%s: %s: %s\n", ask_text(o, "kind"), ask_text(o, "namespace"), ask_text(o, "name"),
+                   ask_text(o, "reason"), ask_text(o, "message"));
     }
 }
 
+/* A document, or NULL and why on standard error. */
 static json_t *get_json(const char *admin, const char *path)
 {
-    struct strbuf b = {0};
-    json_t *doc = get(admin, path, &b) == 200 ? json_loadb(b.p, b.n, 0, NULL) : NULL;
-    strbuf_free(&b);
+    char *error = NULL;
+    json_t *doc = ask_json(admin, path, &error);
+    if (doc == NULL)
+        fprintf(stderr, "weir status: %s\n", error);
+    mem_free(error);
     return doc;
 }
 
-static int show(const char *admin)
+/* Each condition of each object that has some: "True     Fetched     Fetched     from ...". */
+static void print_conditions(const json_t *config)
+{
+    size_t i, k;
+    json_t *o, *c;
+    json_array_foreach(json_object_get(config, "objects"), i, o)
+    {
+        if (json_array_size(json_object_get(o, "conditions")) == 0)
+            continue;
+        printf("\n%s %s%s%s\n", ask_text(o, "kind"), ask_text(o, "namespace"),
+               ask_text(o, "namespace")[0] != '\0' ? "/" : "", ask_text(o, "name"));
+        json_array_foreach(json_object_get(o, "conditions"), k, c)
+        {
+            const char *scope = ask_text(c, "scope"), *message = ask_text(c, "message");
+            printf("    %-8s %s%s%-13s %s%s%s\n", ask_text(c, "status"), scope, scope[0] != '\0' ? " " : "",
+                   ask_text(c, "type"), ask_text(c, "reason"), message[0] != '\0' ? ": " : "", message);
+        }
+    }
+}
+
+static int show(const char *admin, bool conditions)
 {
     struct strbuf ready = {0};
-    long status = get(admin, "/ready", &ready);
-    if (status == 0)
+    char *error = NULL;
+    long status = ask(admin, "/ready", &ready, &error);
+    if (status == 0) {
+        fprintf(stderr, "weir status: %s\n", error);
+        mem_free(error);
         return CLI_FAILED;
+    }
     struct str why = str_trim(strbuf_str(&ready));
     while (why.n > 0 && why.p[why.n - 1] == '\n')
         why.n--;
@@ -136,6 +141,8 @@ static int show(const char *admin)
         print_plugins(json_object_get(plugins, "plugins"));
     if (config != NULL)
         print_problems(config);
+    if (config != NULL && conditions)
+        print_conditions(config);
     bool ok = status == 200 && plugins != NULL && config != NULL;
     json_decref(plugins);
     json_decref(config);
@@ -146,6 +153,7 @@ int cli_status(int argc, char **argv)
 {
     struct cli_args a = {.argc = argc, .argv = argv};
     const char *admin = "127.0.0.1:15000";
+    bool conditions = false;
     while (cli_next(&a)) {
         if (a.name != NULL && strcmp(a.name, "help") == 0) {
             fputs(help_text, stdout);
@@ -153,11 +161,15 @@ int cli_status(int argc, char **argv)
         }
         if (a.name == NULL)
             return cli_usage_error("status", "no operand is wanted: \"%s\"", a.value);
+        if (strcmp(a.name, "conditions") == 0 && a.value == NULL) {
+            conditions = true;
+            continue;
+        }
         if (strcmp(a.name, "admin") != 0)
             return cli_usage_error("status", "no option --%s", a.name);
         admin = cli_value(&a);
         if (admin == NULL)
             return CLI_USAGE;
     }
-    return show(admin);
+    return show(admin, conditions);
 }

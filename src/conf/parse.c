@@ -5,6 +5,7 @@
  * one file are usual) are passed over with a warning; a misspelt kind of ours is an error.
  */
 #include "conf/digest.h"
+#include "conf/envoy_filter.h"
 #include "conf/kinds.h"
 #include "conf/plugin_config.h"
 #include "conf/resource.h"
@@ -31,7 +32,7 @@ static const struct {
     {"gateway.networking.k8s.io",
      " GRPCRoute TLSRoute TCPRoute UDPRoute BackendTLSPolicy BackendLBPolicy ListenerSet "},
     {"extensions.istio.io", " "},
-    {"networking.istio.io", " Gateway VirtualService DestinationRule EnvoyFilter Sidecar WorkloadEntry WorkloadGroup "
+    {"networking.istio.io", " Gateway VirtualService DestinationRule Sidecar WorkloadEntry WorkloadGroup "
                             "ProxyConfig "},
     {"discovery.k8s.io", " "},
 };
@@ -196,6 +197,28 @@ static void pass_over(struct parse *p, const struct node *n, const char *title, 
              "Weir does not read this kind (%.*s): ignored", (int)strnlen(api_version, NAME_SHOWN), api_version);
 }
 
+/* One EnvoyFilter with several Wasm filters is several plugins. What is wrong with it is wrong with each. */
+static void read_envoy_filter(struct parse *p, const struct node *n, const char *title, const char *api_version)
+{
+    struct envoy_filter found;
+    struct diag diag = {0};
+    envoy_filter_read(p->scratch, n, p->file, title, &diag, &found);
+    if (found.count == 0)
+        pass_over(p, n, title, api_version);
+    for (size_t i = 0; i < found.count; i++) {
+        const struct node *plugin = found.plugins[i], *metadata = node_get(plugin, "metadata");
+        const char *name = text_of(node_get(metadata, "name")), *ns = text_of(node_get(metadata, "namespace"));
+        struct document *d = add_document(p, plugin);
+        d->kind = KIND_WASM_PLUGIN;
+        d->ns = mem_strdup(ns != NULL && ns[0] != '\0' ? ns : p->default_ns);
+        d->name = name != NULL ? mem_strdup(name) : NULL;
+        d->title = mem_strdup(title);
+        diag_append(&d->diag, &diag);
+        build_resource(p, d, plugin, "extensions.istio.io/v1alpha1");
+    }
+    diag_free(&diag);
+}
+
 static void read_object(struct parse *p, const struct node *n)
 {
     const char *kind = NULL, *api_version = NULL;
@@ -220,6 +243,11 @@ static void read_object(struct parse *p, const struct node *n)
     else if (known >= 0 && (ns == NULL || ns[0] == '\0'))
         ns = p->default_ns;
     char *title = make_title(kind, ns, name);
+    if (known < 0 && strcmp(kind, "EnvoyFilter") == 0 && str_is(group, "networking.istio.io")) {
+        read_envoy_filter(p, n, title, api_version);
+        mem_free(title);
+        return;
+    }
     if (known < 0 && is_foreign(kind, group)) {
         pass_over(p, n, title, api_version);
         mem_free(title);

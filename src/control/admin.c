@@ -117,6 +117,13 @@ static void get_page_file(struct control *c, const struct http_request *r, struc
             page_file(out, page_files[i].name);
 }
 
+/* What browsers ask for beside a document that names no icon. */
+static void get_icon(struct control *c, const struct http_request *r, struct http_response *out)
+{
+    (void)c;
+    (void)r;
+    page_file(out, "icon.svg");
+}
 static void get_index(struct control *c, const struct http_request *r, struct http_response *out);
 
 static const struct admin_path paths[] = {
@@ -124,6 +131,7 @@ static const struct admin_path paths[] = {
     {"GET", "/page/page.css", "of the page", get_page_file},
     {"GET", "/page/page.js", "of the page", get_page_file},
     {"GET", "/page/icon.svg", "of the page", get_page_file},
+    {"GET", "/favicon.ico", "of the page", get_icon},
     {"GET", "/ready", "200 when traffic may come, else 503 and why", get_ready},
     {"GET", "/healthz", "200 while the process lives", get_healthz},
     {"GET", "/metrics", "Prometheus metrics", get_metrics},
@@ -226,20 +234,47 @@ static void admin_handle(void *arg, const struct http_request *r, struct http_re
     refuse(out, 405, str_is(method, "GET") ? "this changes something: use POST\n" : "use GET\n");
 }
 
-bool admin_start(struct control *c)
+/* What a kubelet and Prometheus ask for, and nothing else: nothing here changes anything or shows a configuration, so
+ * that any address and any Host will do. "/healthz/ready" is the path that Istio's gateways have. */
+static void probe_handle(void *arg, const struct http_request *r, struct http_response *out)
+{
+    struct control *c = arg;
+    strbuf_addz(&out->headers, "cache-control: no-store\nx-content-type-options: nosniff\n");
+    if (!str_is(r->method, "GET") && !str_is(r->method, "HEAD"))
+        refuse(out, 405, "use GET\n");
+    else if (str_is(r->path, "/ready") || str_is(r->path, "/healthz/ready"))
+        get_ready(c, r, out);
+    else if (str_is(r->path, "/healthz"))
+        get_healthz(c, r, out);
+    else if (str_is(r->path, "/metrics"))
+        get_metrics(c, r, out);
+    else
+        refuse(out, 404, "/ready, /healthz and /metrics are here; the rest is on the admin address\n");
+}
+
+static struct http_server *serve_on(struct control *c, const struct addr *addr, const char *what,
+                                    void (*handle)(void *arg, const struct http_request *r, struct http_response *out))
 {
     char text[ADDR_TEXT_MAX];
-    addr_format(&c->o->admin, true, text);
-    int error = listener_probe(&c->o->admin);
-    int fd = error == 0 ? listener_open(&c->o->admin, 128) : -1;
+    addr_format(addr, true, text);
+    int error = listener_probe(addr);
+    int fd = error == 0 ? listener_open(addr, 128) : -1;
     if (fd < 0) {
-        log_line(LOG_ERROR, "admin: cannot listen on %s: %s (--admin ADDR chooses another address)", text,
-                 strerror(error != 0 ? error : errno));
-        return false;
+        log_line(LOG_ERROR, "%s: cannot listen on %s: %s (--%s ADDR chooses another address)", what, text,
+                 strerror(error != 0 ? error : errno), what);
+        return NULL;
     }
     struct http_server_options o = {
-        .max_connections = 64, .max_body = 64 * 1024, .idle_ms = 60000, .handle = admin_handle, .arg = c};
-    c->admin = http_server_new(&c->loop, fd, &o);
-    log_line(LOG_INFO, "admin on http://%s", text);
+        .max_connections = 64, .max_body = 64 * 1024, .idle_ms = 60000, .handle = handle, .arg = c};
+    log_line(LOG_INFO, "%s on http://%s", what, text);
+    return http_server_new(&c->loop, fd, &o);
+}
+
+bool admin_start(struct control *c)
+{
+    if (c->o->has_admin && (c->admin = serve_on(c, &c->o->admin, "admin", admin_handle)) == NULL)
+        return false;
+    if (c->o->has_probe && (c->probe = serve_on(c, &c->o->probe, "probe", probe_handle)) == NULL)
+        return false;
     return true;
 }

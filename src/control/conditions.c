@@ -22,7 +22,8 @@ struct record {
     uint64_t told;          /* hash of the status text */
     uint64_t live;          /* plugins: generation that serves */
     unsigned losses;
-    uint8_t digest[32]; /* of the good version, since an object that came back begins to count anew */
+    metric_id programmed; /* plugins */
+    uint8_t digest[32];   /* of the good version, since an object that came back begins to count anew */
 };
 struct conditions {
     struct control *c;
@@ -312,6 +313,21 @@ static void tell_status(struct conditions *s, const struct condition_subject *su
     mem_free(text);
 }
 
+static void count_programmed(struct record *r, const struct store_object *o)
+{
+    const struct condition *p = condition_find(&r->list, "", "Programmed");
+    if (r->programmed == METRIC_NONE) {
+        struct strbuf labels = {0};
+        char *name = mem_printf("%s.%s", o->ns, o->name);
+        metrics_label(&labels, "plugin", str_of(name));
+        r->programmed = metrics_define(METRICS_GAUGE, STR("weir_plugin_programmed"), strbuf_str(&labels),
+                                       "1: every worker serves the newest text of the plugin");
+        mem_free(name);
+        strbuf_free(&labels);
+    }
+    metrics_gauge_set(r->programmed, p != NULL && p->status == CONDITION_TRUE);
+}
+
 static void look_at(struct conditions *s, struct str key, const struct store_object *o)
 {
     struct record *r = map_get(&s->records, key);
@@ -334,6 +350,8 @@ static void look_at(struct conditions *s, struct str key, const struct store_obj
         tell_plugin(s, o, r, &now);
     condition_list_free(&r->list);
     r->list = now;
+    if (is_plugin(o->kind))
+        count_programmed(r, o);
     tell_status(s, &subject, r);
 }
 
@@ -341,6 +359,7 @@ static void look_at(struct conditions *s, struct str key, const struct store_obj
 
 static void record_free(struct record *r)
 {
+    metrics_remove(r->programmed);
     condition_list_free(&r->list);
     mem_free(r);
 }

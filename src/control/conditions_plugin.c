@@ -7,39 +7,41 @@
 
 #include "control/conditions_priv.h"
 
-/* The steps, in order; each is a condition. */
-enum part { PART_FETCH, PART_VERIFY, PART_COMPILE, PART_CONFIGURE, PART_COUNT };
-static const char *const step_types[PART_COUNT] = {"Fetched", "Verified", "Compiled", "Configured"};
+/* The steps of delivery that are conditions of their own. */
+static const struct {
+    enum delivery_step step;
+    const char *type;
+} parts[] = {
+    {STEP_FETCH, "Fetched"}, {STEP_VERIFY, "Verified"}, {STEP_COMPILE, "Compiled"}, {STEP_CONFIGURE, "Configured"}};
 
-static enum part step_that_failed(const char *reason)
+static enum delivery_step step_of_reason(const char *reason)
 {
     static const struct {
         const char *reason;
-        enum part step;
+        enum delivery_step step;
     } table[] = {
-        {"BadModule", PART_VERIFY},        {"DigestMismatch", PART_VERIFY},     {"SignatureMissing", PART_VERIFY},
-        {"SignatureInvalid", PART_VERIFY}, {"BadImage", PART_VERIFY},           {"NoModule", PART_VERIFY},
-        {"CacheFailed", PART_COMPILE},     {"CompileFailed", PART_COMPILE},     {"LinkFailed", PART_CONFIGURE},
-        {"StartFailed", PART_CONFIGURE},   {"ConfigureFailed", PART_CONFIGURE},
+        {"BadModule", STEP_VERIFY},      {"SignatureMissing", STEP_VERIFY},   {"SignatureInvalid", STEP_VERIFY},
+        {"CacheFailed", STEP_COMPILE},   {"CompileFailed", STEP_COMPILE},     {"LinkFailed", STEP_CONFIGURE},
+        {"StartFailed", STEP_CONFIGURE}, {"ConfigureFailed", STEP_CONFIGURE},
     };
     for (size_t i = 0; i < ARRAY_LEN(table); i++)
         if (strcmp(table[i].reason, reason) == 0)
             return table[i].step;
-    return PART_FETCH;
+    return STEP_FETCH;
 }
 
-/* The step the newest text is at; PART_COUNT: all are done. */
-static enum part part_now(const struct delivery_item *item)
+/* What failed last is what is said while it is tried again: each try would be two changes to tell else. */
+static bool is_failing(const struct delivery_item *item)
 {
-    switch (item->stage) {
-    case DELIVERY_FETCH: return PART_FETCH;
-    case DELIVERY_COMPILE: return PART_COMPILE;
-    case DELIVERY_BUILD: return PART_CONFIGURE;
-    case DELIVERY_ADOPT:
-    case DELIVERY_PROGRAMMED: return PART_COUNT;
-    case DELIVERY_FAILED: break;
-    }
-    return step_that_failed(item->reason != NULL ? item->reason : "");
+    return item->stage == DELIVERY_FAILED || (item->stage < DELIVERY_ADOPT && item->reason != NULL);
+}
+
+static enum delivery_step step_that_failed(const struct delivery_item *item)
+{
+    for (enum delivery_step i = STEP_ACCEPT; i < STEP_PROGRAM; i++)
+        if (item->facts.steps[i].state == STEP_FAILED)
+            return i;
+    return step_of_reason(item->reason != NULL ? item->reason : "");
 }
 
 static const struct delivery_item *item_of(const struct condition_subject *s)
@@ -119,6 +121,9 @@ static void warnings_text(const struct condition_subject *s, struct strbuf *out)
         strbuf_printf(out, "%s%s", out->n > 0 ? "; " : "", text);
         mem_free(text);
     }
+    const struct delivery_item *item = item_of(s);
+    if (item != NULL && item->facts.warning != NULL)
+        strbuf_printf(out, "%s%s", out->n > 0 ? "; " : "", item->facts.warning);
     warn_deadlines(s, out);
 }
 
@@ -128,7 +133,11 @@ static bool accepted(const struct condition_subject *s, struct condition_list *o
     gateways_text(s, &where);
     warnings_text(s, &warnings);
     bool runs = s->usage != NULL && s->usage->accepted && plugin_of(s)->type == PLUGIN_HTTP;
-    if (plugin_of(s)->type != PLUGIN_HTTP)
+    const struct delivery_item *item = item_of(s);
+    if (item != NULL && is_failing(item) && step_that_failed(item) == STEP_ACCEPT)
+        condition_add(out, "", "Accepted", CONDITION_FALSE, item->reason != NULL ? item->reason : "Refused", "%s",
+                      item->message != NULL ? item->message : "");
+    else if (plugin_of(s)->type != PLUGIN_HTTP)
         condition_add(out, "", "Accepted", CONDITION_FALSE, "NotSupported", "type NETWORK is not supported yet");
     else if (s->usage == NULL)
         condition_add(out, "", "Accepted", CONDITION_UNKNOWN, "Pending", "not looked at yet");
@@ -146,37 +155,46 @@ static bool accepted(const struct condition_subject *s, struct condition_list *o
 
 /* ---- Fetched, Verified, Compiled, Configured ---- */
 
-static void step_done(const struct condition_subject *s, const struct delivery_item *item, enum part step,
-                      struct condition_list *out)
+static void fetched(const struct condition_subject *s, const struct delivery_facts *f, struct condition_list *out)
+{
+    struct strbuf from = {0};
+    if (f->from != NULL)
+        url_write_public(f->from, &from);
+    else
+        url_write_public(plugin_of(s)->url, &from);
+    condition_add(out, "", "Fetched", CONDITION_TRUE, f->bytes_from_cache ? "Cached" : "Fetched", "from %.*s%s%s%s",
+                  STR_ARG(strbuf_str(&from)), f->digest[0] != '\0' ? ", " : "", f->digest,
+                  f->bytes_from_cache ? ", kept in the cache" : "");
+    strbuf_free(&from);
+}
+
+static void verified(const struct condition_subject *s, const struct delivery_facts *f, struct condition_list *out)
 {
     const struct wasm_plugin *p = plugin_of(s);
-    const char *type = step_types[step];
-    switch (step) {
-    case PART_FETCH: {
-        struct strbuf url = {0};
-        url_write_public(p->url, &url);
-        condition_add(out, "", type, CONDITION_TRUE, "Fetched", "from %.*s", STR_ARG(strbuf_str(&url)));
-        strbuf_free(&url);
-        break;
-    }
-    case PART_VERIFY:
-        if (p->sha256 != NULL)
-            condition_add(out, "", type, CONDITION_TRUE, "DigestMatches", "%s is what spec.sha256 asks for", p->sha256);
-        else
-            condition_add(out, "", type, CONDITION_TRUE, "ModuleValid",
-                          "a valid Proxy-Wasm module; the text asks for no digest%s",
-                          p->verification_key != NULL ? "" : " and no signature");
-        break;
-    case PART_COMPILE:
-        condition_add(out, "", type, CONDITION_TRUE, "Compiled", "native code of this machine is there");
-        break;
-    case PART_CONFIGURE:
-        condition_add(out, "", type, CONDITION_TRUE, "Configured",
+    const char *sha = p->sha256 != NULL ? "; the digest is what spec.sha256 asks for" : "";
+    if (f->verified)
+        condition_add(out, "", "Verified", CONDITION_TRUE, "SignatureValid", "signed by spec.verificationKey%s", sha);
+    else if (p->sha256 != NULL)
+        condition_add(out, "", "Verified", CONDITION_TRUE, "DigestMatches", "a Proxy-Wasm module%s", sha);
+    else
+        condition_add(out, "", "Verified", CONDITION_TRUE, "ModuleValid",
+                      "a Proxy-Wasm module; the text asks for no digest and no signature");
+}
+
+static void step_done(const struct condition_subject *s, const struct delivery_facts *f, enum delivery_step step,
+                      struct condition_list *out)
+{
+    if (step == STEP_FETCH)
+        fetched(s, f, out);
+    else if (step == STEP_VERIFY)
+        verified(s, f, out);
+    else if (step == STEP_COMPILE)
+        condition_add(out, "", "Compiled", CONDITION_TRUE, f->code_from_cache ? "Cached" : "Compiled",
+                      "native code of this machine%s%s%s", f->tier[0] != '\0' ? ", " : "", f->tier,
+                      f->tier[0] != '\0' ? " tier" : "");
+    else
+        condition_add(out, "", "Configured", CONDITION_TRUE, "Configured",
                       "a VM for each of %u workers has started and taken the configuration", s->c->worker_count);
-        break;
-    case PART_COUNT: break;
-    }
-    (void)item;
 }
 
 static const char *reason_of(const struct delivery_item *item)
@@ -187,17 +205,26 @@ static const char *reason_of(const struct delivery_item *item)
 static void steps(const struct condition_subject *s, const struct delivery_item *item, struct str message,
                   struct condition_list *out)
 {
-    enum part now = part_now(item);
-    bool failed = item->stage == DELIVERY_FAILED;
-    for (enum part i = PART_FETCH; i < PART_COUNT; i++) {
-        if (i < now)
-            step_done(s, item, i, out);
-        else if (i == now && failed)
-            condition_add(out, "", step_types[i], CONDITION_FALSE, reason_of(item), "%.*s", STR_ARG(message));
-        else if (i == now)
-            condition_add(out, "", step_types[i], CONDITION_UNKNOWN, delivery_stage_name(item->stage), "under way");
+    static const char *const going[] = {[STEP_FETCH] = "Fetching",
+                                        [STEP_VERIFY] = "Verifying",
+                                        [STEP_COMPILE] = "Compiling",
+                                        [STEP_CONFIGURE] = "Configuring"};
+    bool failing = is_failing(item), over = item->stage == DELIVERY_ADOPT || item->stage == DELIVERY_PROGRAMMED;
+    enum delivery_step failed = failing ? step_that_failed(item) : STEP_COUNT;
+    const char *waits_for = failed == STEP_ACCEPT ? "Accepted" : NULL;
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        enum delivery_step_state state = item->facts.steps[parts[i].step].state;
+        bool done = over || (failing ? parts[i].step < failed : state == STEP_DONE || state == STEP_SKIPPED);
+        if (waits_for != NULL)
+            condition_add(out, "", parts[i].type, CONDITION_UNKNOWN, "Pending", "comes after %s", waits_for);
+        else if (done)
+            step_done(s, &item->facts, parts[i].step, out);
+        else if (parts[i].step == failed)
+            condition_add(out, "", parts[i].type, CONDITION_FALSE, reason_of(item), "%.*s", STR_ARG(message));
         else
-            condition_add(out, "", step_types[i], CONDITION_UNKNOWN, "Pending", "comes after %s", step_types[now]);
+            condition_add(out, "", parts[i].type, CONDITION_UNKNOWN, going[parts[i].step], "under way");
+        if (!done && waits_for == NULL)
+            waits_for = parts[i].type;
     }
 }
 
@@ -230,7 +257,7 @@ static void programmed(const struct condition_subject *s, const struct delivery_
     struct strbuf then = {0};
     meanwhile(s, item, &then);
     int worker = quarantined(s, item);
-    if (item->stage == DELIVERY_FAILED)
+    if (is_failing(item))
         condition_add(out, "", "Programmed", CONDITION_FALSE, reason_of(item), "%.*s; %.*s", STR_ARG(message),
                       STR_ARG(strbuf_str(&then)));
     else if (item->stage < DELIVERY_ADOPT)
@@ -257,8 +284,8 @@ static void not_in_use(const struct condition_subject *s, const char *errors, st
 {
     const struct delivery_item *item = s->o->good != NULL ? item_of(s) : NULL;
     condition_add(out, "", "Accepted", CONDITION_FALSE, "Invalid", "%s", errors);
-    for (enum part i = PART_FETCH; i < PART_COUNT; i++)
-        condition_add(out, "", step_types[i], CONDITION_UNKNOWN, "Invalid", "the newest text is not in use");
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        condition_add(out, "", parts[i].type, CONDITION_UNKNOWN, "Invalid", "the newest text is not in use");
     condition_add(out, "", "Programmed", CONDITION_FALSE, "Invalid", "the newest text is not in use; %s",
                   s->o->good == NULL                   ? "no good version of it is known"
                   : item != NULL && item->live != NULL ? "the last good version keeps serving"

@@ -468,6 +468,10 @@ static bool cluster_start(struct control *c)
     c->cluster = source_cluster_new(&s, &error);
     if (c->cluster == NULL)
         log_line(LOG_ERROR, "--kubernetes: %s", error);
+    if (c->cluster != NULL) {
+        struct status_sink sink = source_cluster_sink(c->cluster);
+        conditions_add_sink(c, &sink);
+    }
     mem_free(error);
     mem_free(directory);
     return c->cluster != NULL;
@@ -517,7 +521,7 @@ static bool control_start(struct control *c)
     c->source = source_dir_new(&c->loop, &c->store, o->paths, o->path_count, "default", on_files_changed, c);
     if (o->kubernetes && !cluster_start(c))
         return false;
-    if (o->has_admin && !admin_start(c))
+    if (!admin_start(c))
         return false;
     if (o->has_kube_api && (c->api = source_api_new(c)) == NULL)
         return false;
@@ -553,6 +557,8 @@ static void control_end(struct control *c)
     c->life = LIFE_OVER;
     loop_timer_close(&c->drain_timer, NULL);
     loop_timer_close(&c->second, NULL);
+    conditions_free(c->conditions); /* they tell the cluster and the API */
+    c->conditions = NULL;
     if (c->source != NULL)
         source_dir_free(c->source);
     if (c->cluster != NULL)
@@ -561,12 +567,12 @@ static void control_end(struct control *c)
         transfers_free(c->transfers);
     if (c->admin != NULL)
         http_server_free(c->admin);
+    if (c->probe != NULL)
+        http_server_free(c->probe);
     if (c->api != NULL)
         source_api_free(c->api);
     if (c->dns != NULL)
         dns_free(c->dns);
-    conditions_free(c->conditions);
-    c->conditions = NULL;
     mailbox_close(c->mailbox, drop_mail);
     if (c->delivery != NULL)
         delivery_free(c->delivery);

@@ -45,7 +45,7 @@ struct control {
     struct builder *builder;
     struct delivery *delivery;
     struct dns *dns;
-    struct http_server *admin;
+    struct http_server *admin, *probe; /* NULL: none */
     struct source_api *api; /* NULL: no Kubernetes API */
     struct usage_table usage;
     struct compose_memory memory;

@@ -40,7 +40,7 @@ static void open_object(struct strbuf *b, bool first, enum kind kind, const char
  * says something. */
 static void add_state(struct strbuf *b, const struct condition_list *l, const char *scope)
 {
-    const struct condition *bad = NULL, *open = NULL, *good = NULL;
+    const struct condition *bad = NULL, *open = NULL, *warned = NULL, *good = NULL;
     for (size_t i = 0; i < l->count; i++) {
         const struct condition *c = &l->list[i];
         if ((scope != NULL && strcmp(c->scope, scope) != 0) || strcmp(c->type, "Conflicted") == 0)
@@ -49,11 +49,18 @@ static void add_state(struct strbuf *b, const struct condition_list *l, const ch
             bad = c;
         else if (c->status == CONDITION_UNKNOWN && open == NULL)
             open = c;
+        else if (c->status == CONDITION_TRUE && strcmp(c->type, "Accepted") == 0 && strcmp(c->reason, "Accepted") != 0)
+            warned = c;
         else if (c->status == CONDITION_TRUE && (good == NULL || strcmp(c->type, "Programmed") == 0))
             good = c;
     }
-    const struct condition *c = bad != NULL ? bad : open != NULL ? open : good;
-    add_text(b, "state", bad != NULL ? "bad" : open != NULL ? "pending" : good != NULL ? "good" : "unknown");
+    const struct condition *c = bad != NULL ? bad : open != NULL ? open : warned != NULL ? warned : good;
+    add_text(b, "state",
+             bad != NULL      ? "bad"
+             : open != NULL   ? "pending"
+             : warned != NULL ? "warn"
+             : good != NULL   ? "good"
+                              : "unknown");
     add_text(b, "reason", c != NULL ? c->reason : NULL);
     add_text(b, "message", c != NULL ? c->message : NULL);
 }

@@ -26,16 +26,6 @@ struct retired {
     struct plugin *plugin;
     uint64_t version; /* the first snapshot without it; 0: not published yet */
 };
-/* One timer for the next attempt of an item, or for the next VM of its plugin on one worker. */
-struct delivery_retry {
-    struct list node;
-    struct delivery *owner;
-    struct delivery_item *item;
-    struct delivery_retry **slot; /* in the item; cleared when it is over */
-    unsigned worker;
-    struct loop_timer timer;
-};
-
 const char *delivery_stage_name(enum delivery_stage s)
 {
     static const char *const names[] = {"Fetching", "Compiling", "Configuring", "Adopting", "Programmed", "Failed"};
@@ -79,50 +69,6 @@ struct delivery *delivery_new(const struct delivery_options *options)
     return d;
 }
 
-/* ---- retries ---- */
-
-static void retry_closed(struct loop_timer *timer) { mem_free(CONTAINER_OF(timer, struct delivery_retry, timer)); }
-
-static void retry_cancel(struct delivery_retry *r)
-{
-    if (r == NULL)
-        return;
-    *r->slot = NULL;
-    list_remove(&r->node);
-    loop_timer_close(&r->timer, retry_closed);
-}
-
-static void retry_in(struct delivery *d, struct delivery_item *item, struct delivery_retry **slot, unsigned worker,
-                     void (*fn)(struct loop_timer *timer), uint64_t ms)
-{
-    retry_cancel(*slot);
-    struct delivery_retry *r = mem_zalloc(sizeof *r);
-    r->owner = d;
-    r->item = item;
-    r->slot = slot;
-    r->worker = worker;
-    list_init(&r->node);
-    list_push_back(&d->retries, &r->node);
-    loop_timer_init(&r->timer, d->o.loop, fn);
-    loop_timer_start(&r->timer, ms);
-    *slot = r;
-}
-
-/* From least to most. */
-static uint64_t between(struct delivery *d, uint64_t least, uint64_t most)
-{
-    d->random = d->random * 6364136223846793005u + 1442695040888963407u;
-    return least + (d->random >> 33) % (most - least + 1);
-}
-
-/* first, doubled with each failure up to max; between half of that and all of it. */
-static uint64_t back_off(struct delivery *d, unsigned failures, uint64_t first, uint64_t max)
-{
-    uint64_t ms = first << (failures < 16 ? failures - 1 : 15);
-    ms = ms < max ? ms : max;
-    return between(d, ms / 2, ms);
-}
-
 /* ---- retired generations ---- */
 
 static void plugin_retire(struct delivery *d, struct plugin *p /* taken */)
@@ -153,48 +99,6 @@ static void retired_tell(struct delivery *d, struct retired *r)
 
 /* ---- items ---- */
 
-static void key_text(struct strbuf *b, const char *text)
-{
-    strbuf_printf(b, "%zu:%s\n", text != NULL ? strlen(text) : 0, text != NULL ? text : "");
-}
-
-/* Phase, priority, selector and match are the chain's business, not the VM's. */
-void delivery_keys_of(const struct resource *r, struct delivery_keys *out)
-{
-    const struct wasm_plugin *p = &r->u.wasm_plugin;
-    struct strbuf b = {0};
-    key_text(&b, p->plugin_name);
-    key_text(&b, p->vm_id);
-    strbuf_printf(&b, "%d %d %lld %lld %lld %lld %d %d %zu\n", (int)p->type, (int)p->fail,
-                  (long long)p->cpu_deadline_ms, (long long)p->start_deadline_ms, (long long)p->memory_limit,
-                  (long long)p->pause_limit_ms, p->utf8, p->pause_headers, p->config_bytes);
-    strbuf_add(&b, str_span(p->config, p->config_bytes));
-    for (size_t i = 0; i < p->env_count; i++) {
-        strbuf_printf(&b, "\n%d ", p->env[i].from_host);
-        key_text(&b, p->env[i].name);
-        key_text(&b, p->env[i].value);
-    }
-    sha256_hex(strbuf_str(&b), out->vm);
-    strbuf_printf(&b, "\n%d %d\n", (int)r->meta.origin, (int)p->pull_policy);
-    key_text(&b, p->url);
-    key_text(&b, p->sha256);
-    key_text(&b, p->pull_secret);
-    key_text(&b, p->verification_key);
-    sha256_hex(strbuf_str(&b), out->want);
-    strbuf_free(&b);
-}
-
-/* Not metadata.resourceVersion: that changes with every status somebody writes, our own among them. The digest is of
- * everything but that. */
-char *delivery_version_of(const struct resource *r)
-{
-    struct strbuf b = {0};
-    strbuf_printf(&b, "%s/%lld/", r->meta.uid != NULL ? r->meta.uid : "", (long long)r->meta.generation);
-    for (size_t i = 0; i < sizeof r->meta.digest; i++)
-        strbuf_printf(&b, "%02x", r->meta.digest[i]);
-    return strbuf_take(&b);
-}
-
 static void item_say(struct delivery_item *item, const char *reason, const char *message)
 {
     char *r = reason != NULL ? mem_strdup(reason) : NULL, *m = message != NULL ? mem_strdup(message) : NULL;
@@ -206,7 +110,7 @@ static void item_say(struct delivery_item *item, const char *reason, const char 
 
 static void item_stop_retry(struct delivery_item *item)
 {
-    retry_cancel(item->retry);
+    delivery_retry_cancel(item->retry);
     item->retry_ms = 0;
     item->facts.retry_at_s = 0;
 }
@@ -214,10 +118,10 @@ static void item_stop_retry(struct delivery_item *item)
 static void item_stop_retries(struct delivery *d, struct delivery_item *item)
 {
     item_stop_retry(item);
-    retry_cancel(item->recheck);
-    retry_cancel(item->better_retry);
+    delivery_retry_cancel(item->recheck);
+    delivery_retry_cancel(item->better_retry);
     for (unsigned i = 0; i < d->o.worker_count; i++)
-        retry_cancel(item->workers[i].retry);
+        delivery_retry_cancel(item->workers[i].retry);
 }
 
 static void item_free(struct delivery *d, struct delivery_item *item)
@@ -304,14 +208,14 @@ static void on_recheck(struct loop_timer *timer);
 static void item_follow_recheck(struct delivery *d, struct delivery_item *item)
 {
     const struct wasm_plugin *p = &item->resource->u.wasm_plugin;
-    retry_cancel(item->recheck);
+    delivery_retry_cancel(item->recheck);
     item->facts.recheck_at_s = 0;
     if (p->recheck_ms <= 0 || p->scheme == URL_FILE || pull_is_pinned(p))
         return;
     uint64_t ms = (uint64_t)p->recheck_ms;
-    ms = between(d, ms - ms / 10, ms + ms / 10);
+    ms = delivery_between(d, ms - ms / 10, ms + ms / 10);
     item->facts.recheck_at_s = (int64_t)time(NULL) + (int64_t)(ms / 1000);
-    retry_in(d, item, &item->recheck, 0, on_recheck, ms);
+    delivery_retry_in(d, item, &item->recheck, 0, on_recheck, ms);
 }
 
 static void on_recheck(struct loop_timer *timer)
@@ -328,15 +232,15 @@ static void on_recheck(struct loop_timer *timer)
 
 static void item_retry(struct delivery *d, struct delivery_item *item, const struct delivery_failure *why)
 {
-    uint64_t ms = why->again == AGAIN_SOON ? back_off(d, item->failures, RETRY_SOON_MS, RETRY_SOON_MAX_MS)
-                                           : back_off(d, item->failures, RETRY_LATER_MS, RETRY_LATER_MAX_MS);
+    uint64_t ms = why->again == AGAIN_SOON ? delivery_back_off(d, item->failures, RETRY_SOON_MS, RETRY_SOON_MAX_MS)
+                                           : delivery_back_off(d, item->failures, RETRY_LATER_MS, RETRY_LATER_MAX_MS);
     if (why->not_before_ms > ms) { /* what many were told at once they need not do at once */
         uint64_t asked = why->not_before_ms < RETRY_ASKED_MAX_MS ? why->not_before_ms : RETRY_ASKED_MAX_MS;
-        ms = between(d, asked, asked + asked / 4);
+        ms = delivery_between(d, asked, asked + asked / 4);
     }
     item->retry_ms = loop_now(d->o.loop) + ms;
     item->facts.retry_at_s = (int64_t)time(NULL) + (int64_t)((ms + 999) / 1000);
-    retry_in(d, item, &item->retry, 0, on_retry, ms);
+    delivery_retry_in(d, item, &item->retry, 0, on_retry, ms);
 }
 
 void delivery_item_failed(struct delivery_item *item, struct delivery *d, const struct delivery_failure *why)
@@ -395,7 +299,7 @@ static void on_better_due(struct loop_timer *timer)
     struct delivery_retry *r = CONTAINER_OF(timer, struct delivery_retry, timer);
     struct delivery *d = r->owner;
     struct delivery_item *item = r->item;
-    retry_cancel(r);
+    delivery_retry_cancel(r);
     if (item->better == NULL)
         delivery_better_start(d, item);
 }
@@ -404,7 +308,8 @@ void delivery_better_failed(struct delivery_item *item, struct delivery *d, bool
 {
     log_line(LOG_WARN, "plugin %s: its fast code stays in use: %s", item->title, why);
     if (again)
-        retry_in(d, item, &item->better_retry, 0, on_better_due, between(d, BETTER_AGAIN_MS / 2, BETTER_AGAIN_MS));
+        delivery_retry_in(d, item, &item->better_retry, 0, on_better_due,
+                          delivery_between(d, BETTER_AGAIN_MS / 2, BETTER_AGAIN_MS));
 }
 
 /* ---- following the store ---- */
@@ -538,7 +443,7 @@ static void worker_is_live(struct delivery_worker *w)
 {
     w->state = "live";
     w->attempts = 0;
-    retry_cancel(w->retry);
+    delivery_retry_cancel(w->retry);
 }
 
 static void item_take_vms(struct delivery *d, struct delivery_item *item, struct build_job *job)
@@ -589,7 +494,7 @@ static void item_go_live(struct delivery *d, struct delivery_item *item, struct 
         delivery_fact(d, item, STEP_CONFIGURE, STEP_DONE);
         delivery_fact(d, item, STEP_PROGRAM, STEP_GOING);
         delivery_work_forget(&item->better);
-        retry_cancel(item->better_retry);
+        delivery_retry_cancel(item->better_retry);
     }
     /* And with it, plugins that wait for the same module go on. */
     delivery_work_forget(w->better ? &item->better : &item->work);
@@ -630,7 +535,7 @@ static void on_replacement_due(struct loop_timer *timer)
     job->vm_count = 1;
     job->first_worker = r->worker;
     builder_post(r->owner->o.builder, job);
-    retry_cancel(r);
+    delivery_retry_cancel(r);
 }
 
 static void replacement_built(struct delivery *d, struct build_job *job)
@@ -648,11 +553,11 @@ static void replacement_built(struct delivery *d, struct build_job *job)
         return;
     }
     w->attempts++;
-    uint64_t ms = back_off(d, w->attempts, RETRY_SOON_MS, RETRY_SOON_MAX_MS);
+    uint64_t ms = delivery_back_off(d, w->attempts, RETRY_SOON_MS, RETRY_SOON_MAX_MS);
     log_line(w->attempts == 1 ? LOG_ERROR : LOG_DEBUG,
              "plugin %s: a replacement VM for worker %u did not start: %s; it is tried again until it does",
              item->title, job->first_worker, job->error != NULL ? job->error : "unknown");
-    retry_in(d, item, &w->retry, job->first_worker, on_replacement_due, ms);
+    delivery_retry_in(d, item, &w->retry, job->first_worker, on_replacement_due, ms);
 }
 
 void delivery_built(struct delivery *d, struct build_job *job)
@@ -688,7 +593,7 @@ void delivery_vm_lost(struct delivery *d, const struct mail_from_worker *mail)
     w->reason = mem_printf("%s: %s", callback, reason);
     delivery_tell(d);
     if (mail->wanted_in_ms > 0)
-        retry_in(d, item, &w->retry, mail->worker, on_replacement_due, mail->wanted_in_ms);
+        delivery_retry_in(d, item, &w->retry, mail->worker, on_replacement_due, mail->wanted_in_ms);
 }
 
 /* ---- adoption ---- */

@@ -44,6 +44,8 @@ struct delivery_work {
     char *waits; /* path of the code; another attempt is loading the same module, which is then shared */
 };
 
+/* delivery_keys.c */
+
 /* What makes a new generation: module, configuration, environment, limits, ... vm: without where the module comes from:
  * equal for two texts that can share a VM when their modules are the same bytes. */
 struct delivery_keys {
@@ -52,6 +54,27 @@ struct delivery_keys {
 void delivery_keys_of(const struct resource *r, struct delivery_keys *out);
 /* What imagePullPolicy Always counts: changes by the object's author. mem_free. */
 char *delivery_version_of(const struct resource *r);
+
+/* delivery_retry.c */
+
+/* One timer for the next attempt of an item, or for the next VM of its plugin on one worker. */
+struct delivery_retry {
+    struct list node;
+    struct delivery *owner;
+    struct delivery_item *item;
+    struct delivery_retry **slot; /* in the item; cleared when it is over */
+    unsigned worker;
+    struct loop_timer timer;
+};
+/* *slot is NULL then. r may be NULL. */
+void delivery_retry_cancel(struct delivery_retry *r);
+/* One that stands in *slot is cancelled first. */
+void delivery_retry_in(struct delivery *d, struct delivery_item *item, struct delivery_retry **slot, unsigned worker,
+                       void (*fn)(struct loop_timer *timer), uint64_t ms);
+/* Anything from least to most. */
+uint64_t delivery_between(struct delivery *d, uint64_t least, uint64_t most);
+/* first, doubled with each failure up to max; between half of that and all of it. */
+uint64_t delivery_back_off(struct delivery *d, unsigned failures, uint64_t first, uint64_t max);
 
 /* delivery.c */
 

@@ -430,8 +430,6 @@ static void on_fetched(void *arg, struct fetch_result *r)
     }
     if (r->unchanged) {
         d->unchanged = true;
-        memcpy(d->digest, d->known.record.digest, sizeof d->digest);
-        memcpy(d->index_digest, d->known.record.index_digest, sizeof d->index_digest);
         if (d->from == NULL)
             d->from = dup_or_null(d->known.record.from);
         d->verified = d->verified || d->known.record.verified_key[0] != '\0';
@@ -574,6 +572,15 @@ static char *known_digest(const struct pull_ask *a)
     return in_url != NULL ? mem_strdup(in_url) : NULL;
 }
 
+/* A url and a sha256 that name different things: only an index and its child may. The registry says which they are, and
+ * what it said of this one is remembered. */
+static bool names_agree(const struct pull_ask *a, const struct pull_record *r)
+{
+    const char *in_url = a->scheme == URL_OCI ? digest_in_url(a->url) : NULL;
+    return a->sha256 == NULL || in_url == NULL || strcmp(in_url + strlen("sha256:"), a->sha256) == 0 ||
+           strcmp(in_url, r->index_digest) == 0;
+}
+
 static void look_work(uv_work_t *uv)
 {
     struct pull *p = uv->data;
@@ -587,7 +594,8 @@ static void look_work(uv_work_t *uv)
     bool verified = a->verification_key != NULL;
     if (digest != NULL)
         p->hit = facts_recall(cache, digest_key(a->url, a->scheme, a->secret_scope, a->verification_key, digest), NULL,
-                              verified, &p->facts);
+                              verified, &p->facts) &&
+                 names_agree(a, &p->facts.record);
     else if (a->always && !a->again)
         p->hit = facts_recall(cache, object_key(a), a->version, verified, &p->facts);
     /* Also when the registry has to be asked: it may name what is here. */

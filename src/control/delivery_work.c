@@ -322,9 +322,10 @@ static void work_pull_failed(struct delivery_work *w, const struct pull_result *
                                                  : AGAIN_LATER;
     if (strcmp(r->reason, "SignatureMissing") == 0)
         again = AGAIN_SOON; /* it is about to be signed */
+    /* Worth a retry all the same: of several mirrors one refused and another did not answer. */
     for (size_t i = 0; i < ARRAY_LEN(for_ever); i++)
         if (strcmp(r->reason, for_ever[i]) == 0)
-            again = AGAIN_NEVER;
+            again = r->retry ? AGAIN_LATER : AGAIN_NEVER;
     delivery_facts_of_pull(w->owner, w->item, r);
     if (verify)
         delivery_fact(w->owner, w->item, STEP_FETCH, STEP_DONE);

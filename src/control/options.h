@@ -16,6 +16,8 @@ struct control_options {
     struct identity identity;
     struct addr admin;
     bool has_admin;         /* false: no admin server (--admin off) */
+    struct addr probe; /* /ready, /healthz and /metrics alone, on any address */
+    bool has_probe;
     bool admin_any_address; /* a non-loopback admin address was asked for explicitly */
     struct addr kube_api;    /* loopback */
     bool has_kube_api;

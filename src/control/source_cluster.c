@@ -5,14 +5,14 @@
  * the watches; then everything is put into the store at once, and from there on change by change. What must never
  * happen: an object taken away because the API server was away.
  */
-#include "control/source_cluster.h"
+#include "control/source_cluster_priv.h"
+
+#include <unistd.h>
 
 #include "base/log.h"
-#include "base/metrics.h"
 
 enum {
     SETTLE_MS = 5,
-    NAMED_MAX = 500,
     PATIENCE_MS = 3000,    /* of a start, with a server that does not answer, before the snapshot stands in */
     RETURN_MS = 30 * 1000, /* kinds that do not come back with the others hold those up no longer */
     NAMED_MS = 5000,       /* Secrets and ConfigMaps that do not come hold up the first state no longer */
@@ -20,11 +20,8 @@ enum {
 };
 
 #define GATEWAY_API "gateway.networking.k8s.io"
-/* Kinds listed as a whole. `limited`: the label selector is for them. */
-static const struct cluster_kind {
-    struct kube_kind kube;
-    bool limited, optional; /* optional: to be refused it is no reason not to serve */
-} cluster_kinds[] = {
+/* Kinds listed as a whole. */
+static const struct cluster_kind cluster_kinds[] = {
     {{"WasmPlugin", "wasmplugins", "extensions.istio.io", {"v1alpha1"}, true}, true, false},
     {{"TrafficExtension", "trafficextensions", "extensions.istio.io", {"v1alpha1"}, true}, true, false},
     {{"EnvoyFilter", "envoyfilters", "networking.istio.io", {"v1alpha3"}, true}, true, false},
@@ -41,32 +38,6 @@ static const struct cluster_kind {
 static const struct cluster_kind named_kinds[] = {
     {{"Secret", "secrets", "", {"v1"}, true}, false, true},
     {{"ConfigMap", "configmaps", "", {"v1"}, true}, false, true},
-};
-
-struct cluster_watch {
-    struct kube_watch *watch;
-    const struct cluster_kind *kind;
-    char *ns, *field; /* NULL */
-    bool wanted;      /* of a named one: still */
-    enum kube_watch_phase said;
-};
-enum cluster_stage { STAGE_LISTING, STAGE_NAMED, STAGE_FLOWING };
-struct source_cluster {
-    struct source_cluster_options o;
-    struct kube_client *client;
-    struct cluster_watch **watches; /* of whole kinds */
-    size_t count;
-    struct map named; /* "Secret/ns/name" -> struct cluster_watch */
-    struct map keys;  /* of texts in the store -> s */
-    struct cluster_snapshot *snapshot;
-    enum cluster_stage stage;
-    uint64_t stage_ms;
-    bool restored; /* some of what is known is of the snapshot on disk */
-    bool held;     /* and the store keeps it as it is until the whole cluster has been heard of again */
-    bool full;     /* too many named objects */
-    bool dirty;    /* the store was given texts that are not settled yet */
-    struct loop_timer settle, patience, keep;
-    metric_id stale, objects, changes;
 };
 
 /* ---- the store ---- */
@@ -142,6 +113,7 @@ static bool settle_store(struct source_cluster *s)
 static void on_set(void *arg, struct kube_watch *w, const struct kube_object *o, struct str text)
 {
     struct source_cluster *s = arg;
+    kube_writer_touch(s->writer, kube_watch_kind(w)->kind, o->ns, o->name);
     if (s->stage != STAGE_LISTING && !s->held)
         put(s, w, o, text);
 }
@@ -150,6 +122,7 @@ static void on_removed(void *arg, struct kube_watch *w, const char *ns, const ch
 {
     struct source_cluster *s = arg;
     struct strbuf key = {0};
+    kube_writer_forget(s->writer, kube_watch_kind(w)->kind, ns, name);
     if (s->stage != STAGE_LISTING && !s->held) {
         write_key(&key, kube_watch_kind(w)->kind, ns, name);
         take(s, strbuf_str(&key));
@@ -246,7 +219,7 @@ static void want(struct source_cluster *s, const struct cluster_kind *kind, cons
     struct strbuf key = {0};
     write_key(&key, kind->kube.kind, ns, name);
     struct cluster_watch *w = map_get(&s->named, strbuf_str(&key));
-    if (w == NULL && s->named.count < NAMED_MAX) {
+    if (w == NULL && s->named.count < CLUSTER_NAMED_MAX) {
         char *field = mem_printf("metadata.name=%s", name);
         w = watch_new(s, kind, ns, field);
         map_set(&s->named, strbuf_str(&key), w);
@@ -322,7 +295,7 @@ static void restore_one(void *arg, struct str kind, struct str text)
             restore_into(w, kind, text);
     }
     for (size_t i = 0; i < ARRAY_LEN(named_kinds); i++) {
-        if (!str_is(kind, named_kinds[i].kube.kind) || s->named.count >= NAMED_MAX)
+        if (!str_is(kind, named_kinds[i].kube.kind) || s->named.count >= CLUSTER_NAMED_MAX)
             continue;
         want(s, &named_kinds[i], p.ns, p.name);
         struct strbuf key = {0};
@@ -460,132 +433,77 @@ static void advance(struct source_cluster *s)
         s->o.changed(s->o.arg);
 }
 
-/* ---- what is said ---- */
-
-static void say(struct cluster_watch *w)
-{
-    struct kube_watch_state state = kube_watch_state(w->watch);
-    if (state.phase == w->said)
-        return;
-    const char *in = w->ns != NULL ? w->ns : "all namespaces";
-    if (state.phase == KUBE_WATCH_LIVE && w->said != KUBE_WATCH_STARTING)
-        log_line(LOG_INFO, "kubernetes: %s (%s): up to date again", w->kind->kube.plural, in);
-    else if (state.phase == KUBE_WATCH_ABSENT)
-        log_line(LOG_INFO, "kubernetes: %s is not installed; looking again now and then", w->kind->kube.plural);
-    else if (state.phase == KUBE_WATCH_STALE || state.phase == KUBE_WATCH_REFUSED)
-        log_line(LOG_WARN, "kubernetes: %s (%s): %s: %s", w->kind->kube.plural, in, kube_phase_name(state.phase),
-                 state.problem != NULL ? state.problem : "");
-    w->said = state.phase;
-}
-
-static void say_all(struct source_cluster *s)
-{
-    int64_t stale = 0;
-    for (size_t i = 0; i < s->count; i++) {
-        enum kube_watch_phase phase = kube_watch_state(s->watches[i]->watch).phase;
-        say(s->watches[i]);
-        stale += phase != KUBE_WATCH_LIVE && phase != KUBE_WATCH_ABSENT;
-    }
-    MAP_EACH (e, &s->named) {
-        struct cluster_watch *w = e->value;
-        say(w);
-        stale += kube_watch_state(w->watch).phase != KUBE_WATCH_LIVE;
-    }
-    metrics_gauge_set(s->stale, stale);
-    metrics_gauge_set(s->objects, (int64_t)s->keys.count);
-}
-
 static void on_settle(struct loop_timer *timer)
 {
     struct source_cluster *s = CONTAINER_OF(timer, struct source_cluster, settle);
     advance(s);
-    say_all(s);
+    cluster_report(s);
 }
 
-static void write_line(const struct source_cluster *s, const struct cluster_watch *w, struct strbuf *out)
-{
-    struct kube_watch_state state = kube_watch_state(w->watch);
-    if (state.phase == KUBE_WATCH_LIVE || state.phase == KUBE_WATCH_ABSENT)
-        return;
-    strbuf_printf(out, "kubernetes: %s", w->kind->kube.plural);
-    if (w->ns != NULL)
-        strbuf_printf(out, " in %s", w->ns);
-    if (w->field != NULL)
-        strbuf_printf(out, " (%s)", w->field);
-    strbuf_printf(out, ": %s for %llu s%s%s\n", kube_phase_name(state.phase),
-                  (unsigned long long)((loop_now(s->o.loop) - state.since_ms) / 1000),
-                  state.problem != NULL ? ": " : "", state.problem != NULL ? state.problem : "");
-}
+/* ---- status ---- */
 
-bool source_cluster_is_ready(const struct source_cluster *s, struct strbuf *out)
+static const struct kube_watch *find_object(void *arg, const char *kind, const char *ns, const char *name,
+                                            struct kube_object *out)
 {
-    if (out == NULL)
-        return s->stage == STAGE_FLOWING;
-    for (size_t i = 0; i < s->count; i++)
-        write_line(s, s->watches[i], out);
-    MAP_EACH (e, &s->named)
-        write_line(s, e->value, out);
-    if (s->full)
-        strbuf_printf(out, "kubernetes: more than %d Secrets and ConfigMaps are named: the rest is not read\n",
-                      NAMED_MAX);
-    if (kube_client_problem(s->client) != NULL)
-        strbuf_printf(out, "kubernetes: credentials: %s\n", kube_client_problem(s->client));
-    if (s->stage != STAGE_FLOWING)
-        strbuf_printf(out, "kubernetes: %s has not been read yet\n", kube_client_where(s->client));
-    return s->stage == STAGE_FLOWING;
-}
-
-static void write_watch(const struct source_cluster *s, const struct cluster_watch *w, struct strbuf *out)
-{
-    struct kube_watch_state state = kube_watch_state(w->watch);
-    strbuf_addz(out, "{\"kind\":");
-    strbuf_add_json(out, str_of(w->kind->kube.kind));
-    strbuf_addz(out, ",\"namespace\":");
-    strbuf_add_json(out, str_of(w->ns != NULL ? w->ns : ""));
-    if (w->field != NULL) {
-        strbuf_addz(out, ",\"fieldSelector\":");
-        strbuf_add_json(out, str_of(w->field));
-    }
-    strbuf_addz(out, ",\"state\":");
-    strbuf_add_json(out, str_of(kube_phase_name(state.phase)));
-    strbuf_printf(out, ",\"seconds\":%llu,\"objects\":%zu,\"skipped\":%llu,\"problem\":",
-                  (unsigned long long)((loop_now(s->o.loop) - state.since_ms) / 1000), state.objects,
-                  (unsigned long long)state.skipped);
-    if (state.problem != NULL)
-        strbuf_add_json(out, str_of(state.problem));
-    else
-        strbuf_addz(out, "null");
-    strbuf_addc(out, '}');
-}
-
-void source_cluster_write_json(const struct source_cluster *s, struct strbuf *out)
-{
-    strbuf_addz(out, "{\"server\":");
-    strbuf_add_json(out, str_of(kube_client_where(s->client)));
-    strbuf_printf(out, ",\"restored\":%s,\"watches\":[", s->restored ? "true" : "false");
-    for (size_t i = 0; i < s->count; i++) {
-        if (i > 0)
-            strbuf_addc(out, ',');
-        write_watch(s, s->watches[i], out);
-    }
-    MAP_EACH (e, &s->named) {
-        strbuf_addc(out, ',');
-        write_watch(s, e->value, out);
-    }
-    strbuf_addz(out, "]}");
-}
-
-struct kube_client *source_cluster_client(const struct source_cluster *s) { return s->client; }
-
-const struct kube_watch *source_cluster_find(const struct source_cluster *s, enum kind kind, const char *ns,
-                                             const char *name, struct kube_object *out)
-{
+    const struct source_cluster *s = arg;
     for (size_t i = 0; i < s->count; i++) {
         const struct cluster_watch *w = s->watches[i];
-        if (strcmp(w->kind->kube.kind, kind_name(kind)) == 0 && kube_watch_find(w->watch, ns, name, out))
+        if (strcmp(w->kind->kube.kind, kind) == 0 && kube_watch_find(w->watch, ns, name, out))
             return w->watch;
     }
     return NULL;
+}
+
+static void on_lead(void *arg, bool held)
+{
+    struct source_cluster *s = arg;
+    kube_writer_lead(s->writer, held);
+    metrics_gauge_set(s->leads, held);
+}
+
+static void on_status(void *arg, enum kind kind, const char *ns, const char *name, const char *json)
+{
+    struct source_cluster *s = arg;
+    kube_writer_status(s->writer, kind_name(kind), ns, name, json);
+}
+
+static void on_event(void *arg, enum kind kind, const char *ns, const char *name, const char *type, const char *reason,
+                     const char *message)
+{
+    struct source_cluster *s = arg;
+    kube_writer_event(s->writer, kind_name(kind), ns, name, type, reason, message);
+}
+
+struct status_sink source_cluster_sink(struct source_cluster *s)
+{
+    return (struct status_sink){.status = on_status, .event = on_event, .arg = s};
+}
+
+/* "pod_0123456789abcdef": a name alone may be that of the pod before. */
+static char *make_identity(void)
+{
+    char host[256] = "weir";
+    uint64_t random = str_hash(STR("lease"));
+    if (gethostname(host, sizeof host - 1) != 0)
+        host[0] = '\0';
+    return mem_printf("%s_%016llx", host, (unsigned long long)random);
+}
+
+static void status_start(struct source_cluster *s)
+{
+    char *identity = make_identity();
+    struct kube_writer_options w = {
+        .loop = s->o.loop, .client = s->client, .instance = identity, .find = find_object, .arg = s};
+    s->writer = kube_writer_new(&w);
+    struct kube_lease_options l = {.loop = s->o.loop,
+                                   .client = s->client,
+                                   .ns = s->o.ns,
+                                   .name = "weir-status",
+                                   .identity = identity,
+                                   .changed = on_lead,
+                                   .arg = s};
+    s->lease = kube_lease_new(&l);
+    mem_free(identity);
 }
 
 /* ---- life ---- */
@@ -612,6 +530,9 @@ struct source_cluster *source_cluster_new(const struct source_cluster_options *o
         metrics_define(METRICS_GAUGE, STR("weir_kubernetes_objects"), STR_NONE, "Objects read from the cluster");
     s->changes = metrics_define(METRICS_COUNTER, STR("weir_kubernetes_updates_total"), STR_NONE,
                                 "Times that objects of the cluster changed what Weir knows");
+    s->leads = metrics_define(METRICS_GAUGE, STR("weir_kubernetes_writes_status"), STR_NONE,
+                              "1 while this gateway is the one that writes status into the cluster");
+    status_start(s);
     enter(s, STAGE_LISTING);
     log_line(LOG_INFO, "kubernetes: reading from %s", kube_client_where(client));
     add_watches(s);
@@ -639,6 +560,8 @@ void source_cluster_free(struct source_cluster *s)
         watch_free(s->watches[i]);
     MAP_EACH (e, &s->named)
         watch_free(e->value);
+    kube_writer_free(s->writer);
+    kube_lease_free(s->lease);
     cluster_snapshot_free(s->snapshot);
     kube_client_free(s->client);
     mem_free(s->watches);

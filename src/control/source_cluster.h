@@ -8,6 +8,7 @@
 #ifndef WEIR_CONTROL_SOURCE_CLUSTER_H
 #define WEIR_CONTROL_SOURCE_CLUSTER_H
 
+#include "control/conditions.h"
 #include "control/store.h"
 #include "kube/watch.h"
 
@@ -37,10 +38,8 @@ void source_cluster_write_json(const struct source_cluster *s, struct strbuf *ou
 /* Names in the store changed by another source: Secrets and ConfigMaps that are wanted now. */
 void source_cluster_follow(struct source_cluster *s);
 
-struct kube_client *source_cluster_client(const struct source_cluster *s);
-/* The cluster's newest version of an object the store has from it; NULL kind when it has none. */
-const struct kube_watch *source_cluster_find(const struct source_cluster *s, enum kind kind, const char *ns,
-                                             const char *name, struct kube_object *out);
+/* Where control's conditions go: into the cluster, while this gateway is the one that writes them. */
+struct status_sink source_cluster_sink(struct source_cluster *s);
 
 /* ---- cluster_snapshot.c: the file ---- */
 

@@ -85,6 +85,8 @@ void challenge_read(struct challenge *c, struct str header)
         if (s.n > 0 && s.p[0] == '=') {
             skip(&s, "="); /* token68 may end in several */
             skip(&s, " \t");
+            if (s.n == 0 || s.p[0] == ',')
+                continue; /* it was token68 */
             char *value = take_value(&s);
             if (value == NULL)
                 return;

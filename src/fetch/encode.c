@@ -96,7 +96,8 @@ void encode_url(struct str text, struct strbuf *out)
 {
     for (size_t i = 0; i < text.n; i++) {
         char c = text.p[i];
-        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("-._~", c) != NULL)
+        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
+            c == '_' || c == '~')
             strbuf_addc(out, c);
         else
             strbuf_printf(out, "%%%02X", (unsigned)(unsigned char)c);

@@ -122,9 +122,13 @@ static void pull_end(struct oci_pull *p)
 static void pull_fail(struct oci_pull *p)
 {
     bool more = p->place + 1 < p->places.count;
-    if (p->before.reason != NULL)
+    uint32_t after = p->failure.retry_after_ms, before = p->before.retry_after_ms;
+    if (p->before.reason != NULL) {
         failure_set(&p->failure, p->failure.reason, p->failure.retry || p->before.retry, "%s; %s", p->before.text,
                     p->failure.text);
+        /* Of several places, the one that may be asked first. */
+        p->failure.retry_after_ms = after < before ? after : before;
+    }
     if (!more) {
         pull_end(p);
         return;
@@ -227,6 +231,7 @@ static void layers_end(struct oci_pull *p)
                 p->layer_count > 0 && p->module_error != NULL ? p->module_error : "");
     if (p->child + 1 < p->child_count && p->child + 1 < CHILDREN_TRIED_MAX) {
         p->child++;
+        failure_clear(&p->failure);
         manifest_ask(p, p->children[p->child]->digest);
     } else {
         pull_fail(p);

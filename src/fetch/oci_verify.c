@@ -239,11 +239,15 @@ static void next_place(struct oci_verify *v)
         v->place = COSIGN_TAG;
         look_at_place(v);
     } else {
-        if (v->seen == 0)
+        char *bad_key = signature_check_key(v->pem);
+        if (bad_key != NULL)
+            failure_set(&v->failure, "SignatureInvalid", false, "verificationKey: %s", bad_key);
+        else if (v->seen == 0)
             failure_set(&v->failure, "SignatureMissing", true, "nobody has signed %s", v->digests[0]);
         else
             failure_set(&v->failure, "SignatureInvalid", true, "%u signatures of %s, none good: %s", v->seen,
                         v->digests[0], v->last != NULL ? v->last : "");
+        mem_free(bad_key);
         verify_end(v);
     }
 }

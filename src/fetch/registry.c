@@ -62,11 +62,10 @@ static bool is_printable(struct str s)
 /* "http://host:port/path" into base and path; NULL or what is wrong. */
 static const char *entry_set_url(struct registry_entry *e, struct str url)
 {
-    url = trim_slashes(url);
     size_t scheme = str_starts(url, STR("http://")) ? 7 : str_starts(url, STR("https://")) ? 8 : 0;
     if (scheme == 0)
         return "the url must begin with http:// or https://";
-    struct str rest = str_from(url, scheme);
+    struct str rest = trim_slashes(str_from(url, scheme));
     ptrdiff_t slash = str_find(rest, '/');
     struct str host = slash >= 0 ? str_upto(rest, (size_t)slash) : rest;
     struct str path = slash >= 0 ? str_from(rest, (size_t)slash + 1) : STR_NONE;

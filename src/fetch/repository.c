@@ -32,6 +32,7 @@ struct repository {
     bool searched;       /* for credentials */
     bool on_fallback;    /* place->fallback is the one that speaks */
     bool answered;       /* something spoke HTTP: no other scheme is tried */
+    bool outside;        /* and it was on another machine */
     char *authorization; /* the header to send; NULL: anonymous */
     struct list questions;
 };
@@ -44,7 +45,8 @@ struct question {
     struct credentials_search *search;
     struct challenge challenge;
     struct failure failure;
-    bool challenged; /* a 401 was dealt with */
+    bool challenged;        /* a 401 was dealt with */
+    bool first_unconnected; /* before the fallback */
 };
 
 static void question_send(struct question *q);
@@ -112,11 +114,11 @@ static const char *reason_of(unsigned status)
                            : "FetchFailed";
 }
 
-static void fail_status(struct question *q, const char *who, const struct transfer_result *r)
+static void fail_status(struct question *q, const char *url, const char *who, const struct transfer_result *r)
 {
     struct strbuf said = {0};
     add_said(&said, strbuf_str(&r->body));
-    failure_set(&q->failure, reason_of(r->status), true, "%s: %s answered %u%.*s", q->url, who, r->status,
+    failure_set(&q->failure, reason_of(r->status), true, "%s: %s answered %u%.*s", url, who, r->status,
                 STR_ARG(strbuf_str(&said)));
     q->failure.retry_after_ms = r->retry_after_ms;
     strbuf_free(&said);
@@ -166,7 +168,7 @@ static void token_done(void *arg, struct transfer *x, struct transfer_result *re
     if (result->error != NULL) {
         fail_transport(q, q->challenge.realm, result);
     } else if (result->status != 200) {
-        fail_status(q, "the registry's token server", result);
+        fail_status(q, q->challenge.realm, "the registry's token server", result);
         if (result->status == 400 || result->status == 404 || result->status == 405)
             q->failure.reason = "Unauthorized";
     } else {
@@ -281,6 +283,7 @@ static void token_ask(struct question *q)
                                                                         .insecure = own && r->place->insecure},
                                                                 .total_ms = TOKEN_MS,
                                                                 .guard = e == NULL || !own,
+                                                                .outside = e == NULL && r->outside,
                                                                 .max_bytes = TOKEN_BYTES_MAX,
                                                                 .done = token_done,
                                                                 .arg = q});
@@ -369,12 +372,27 @@ static void question_challenged(struct question *q, const struct transfer *x)
 
 /* ---- the request ---- */
 
-/* Not what it speaks, as far as one can tell: a TLS server answers a plain request with 400 or closes. */
+/* Not what it speaks, as far as one can tell: a TLS server answers a plain request with 400 or closes, and at once. */
 static bool should_fall_back(const struct repository *r, const struct transfer_result *result)
 {
-    if (r->place->fallback == NULL || r->on_fallback || r->answered || result->refused || result->too_large)
+    if (r->place->fallback == NULL || r->on_fallback || r->answered || result->refused || result->too_large ||
+        result->late)
         return false;
     return result->error != NULL || (is_plain(r->place->base) && result->status == 400);
+}
+
+/* Neither way: what is told is what was wrong with the one that somebody was reached by, or with both. */
+static void fail_both_ways(struct question *q, const struct transfer_result *result)
+{
+    struct failure first = {0};
+    bool nobody = q->first_unconnected;
+    if (q->failure.reason != NULL && result->unconnected)
+        return;
+    failure_move(&first, &q->failure);
+    fail_transport(q, q->url, result);
+    if (first.reason != NULL && !nobody)
+        failure_set(&q->failure, first.reason, q->failure.retry || first.retry, "%s; %s", first.text, q->failure.text);
+    failure_clear(&first);
 }
 
 static void transfer_done(void *arg, struct transfer *x, struct transfer_result *result)
@@ -383,27 +401,27 @@ static void transfer_done(void *arg, struct transfer *x, struct transfer_result 
     struct repository *r = q->owner;
     q->transfer = NULL;
     if (should_fall_back(r, result) && q->path != NULL) {
-        /* Nobody there: that is what to tell when nobody is there the other way either. */
-        if (result->unconnected)
+        if (result->error != NULL)
             fail_transport(q, q->url, result);
+        q->first_unconnected = result->unconnected;
         r->on_fallback = true;
         question_send(q);
         return;
     }
     if (result->error != NULL) {
-        if (!result->unconnected || q->failure.reason == NULL)
-            fail_transport(q, q->url, result);
+        fail_both_ways(q, result);
         question_fail(q);
         return;
     }
     r->answered = true;
+    r->outside |= transfer_is_outside(x);
     failure_clear(&q->failure);
     if (result->status == 401 && !q->challenged) {
         question_challenged(q, x);
         return;
     }
     if (result->status < 200 || result->status > 299)
-        fail_status(q, "the registry", result);
+        fail_status(q, q->url, "the registry", result);
     struct repository_answer a = {.status = result->status, .body = result->body, .x = x};
     result->body = (struct strbuf){0};
     struct strbuf *body = &a.body;

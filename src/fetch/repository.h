@@ -5,8 +5,8 @@
  * looked up once, on the first challenge.
  *
  * Rules for realms (where tokens are to be had, as the registry says): http and https only; behind the address guard,
- * as everything a registry can choose; a loopback realm only for a registry that is itself on loopback or was named by
- * the operator; passwords and refresh tokens go over plain http only when the registry itself is asked over plain http.
+ * as everything a registry can choose; a loopback realm, by name or by address, only for a registry that is itself on loopback
+ * or was named by the operator; passwords and refresh tokens go over plain http only when the registry itself is asked over plain http.
  */
 #ifndef WEIR_FETCH_REPOSITORY_H
 #define WEIR_FETCH_REPOSITORY_H

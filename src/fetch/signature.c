@@ -15,7 +15,7 @@
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
 
-enum { RSA_BITS_MIN = 2048, RSA_BITS_MAX = 8192, DIGEST_TEXT = 71 /* "sha256:" and 64 digits */ };
+enum { KEYS_MAX = 8, RSA_BITS_MIN = 2048, RSA_BITS_MAX = 8192, DIGEST_TEXT = 71 /* "sha256:" and 64 digits */ };
 
 static const char PAYLOAD_TYPE[] = "cosign container image signature";
 
@@ -59,41 +59,96 @@ static char *kind_error(const EVP_PKEY *key)
     }
 }
 
-static EVP_PKEY *key_read(const char *pem, bool is_private, char **error)
+static bool size_is_good(const char *pem, char **error)
 {
     size_t n = pem != NULL ? strlen(pem) : 0;
-    if (n == 0 || n > SIGNATURE_KEY_MAX) {
-        *error = mem_printf(n == 0 ? "the key is empty" : "the key is larger than %d bytes", SIGNATURE_KEY_MAX);
+    if (n > 0 && n <= SIGNATURE_KEY_MAX)
+        return true;
+    *error = mem_printf(n == 0 ? "the key is empty" : "the key is larger than %d bytes", SIGNATURE_KEY_MAX);
+    return false;
+}
+
+static EVP_PKEY *private_key_read(const char *pem, char **error)
+{
+    if (!size_is_good(pem, error))
         return NULL;
-    }
-    BIO *in = BIO_new_mem_buf(pem, (int)n);
+    BIO *in = BIO_new_mem_buf(pem, -1);
     ASSERT(in != NULL);
-    EVP_PKEY *key = is_private ? PEM_read_bio_PrivateKey(in, NULL, no_password, NULL)
-                               : PEM_read_bio_PUBKEY(in, NULL, no_password, NULL);
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(in, NULL, no_password, NULL);
     BIO_free(in);
     ERR_clear_error();
-    if (key != NULL) {
+    if (key != NULL)
         *error = kind_error(key);
-        if (*error == NULL)
-            return key;
-        EVP_PKEY_free(key);
-        return NULL;
-    }
-    if (is_private && strstr(pem, "ENCRYPTED") != NULL)
+    else if (strstr(pem, "ENCRYPTED") != NULL)
         *error = mem_strdup("the private key is encrypted: give it without a password (openssl pkey -in KEY -out FILE; "
                             "keys that cosign encrypted cannot be read)");
-    else if (is_private)
-        *error = mem_strdup("no private key in it: want PEM");
     else
+        *error = mem_strdup("no private key in it: want PEM");
+    if (*error == NULL)
+        return key;
+    EVP_PKEY_free(key);
+    return NULL;
+}
+
+/* Any of them will do: so keys can be exchanged without a moment in which neither counts. */
+struct keys {
+    EVP_PKEY *list[KEYS_MAX];
+    size_t count;
+};
+
+static void keys_free(struct keys *keys)
+{
+    for (size_t i = 0; i < keys->count; i++)
+        EVP_PKEY_free(keys->list[i]);
+    keys->count = 0;
+}
+
+/* OpenSSL passes over what it cannot read: a key that was meant to count must not be overlooked so. */
+static size_t keys_meant(const char *pem)
+{
+    static const char begin[] = "-----BEGIN PUBLIC KEY-----";
+    size_t n = 0;
+    for (const char *at = strstr(pem, begin); at != NULL; at = strstr(at + 1, begin))
+        n++;
+    return n;
+}
+
+static bool keys_read(const char *pem, struct keys *out, char **error)
+{
+    out->count = 0;
+    if (!size_is_good(pem, error))
+        return false;
+    if (keys_meant(pem) > KEYS_MAX) {
+        *error = mem_printf("there are more than %d keys in it", KEYS_MAX);
+        return false;
+    }
+    BIO *in = BIO_new_mem_buf(pem, -1);
+    ASSERT(in != NULL);
+    while (*error == NULL && out->count < KEYS_MAX) {
+        EVP_PKEY *key = PEM_read_bio_PUBKEY(in, NULL, no_password, NULL);
+        if (key == NULL)
+            break;
+        out->list[out->count++] = key;
+        *error = kind_error(key);
+    }
+    BIO_free(in);
+    ERR_clear_error();
+    if (*error == NULL && out->count == 0)
         *error = mem_strdup(strstr(pem, "PRIVATE KEY") != NULL ? "it is a private key: want the public one"
                                                                : "no public key in it: want PEM, BEGIN PUBLIC KEY");
-    return NULL;
+    else if (*error == NULL && out->count < keys_meant(pem))
+        *error = mem_strdup("one of the keys in it cannot be read");
+    if (*error != NULL)
+        keys_free(out);
+    return *error == NULL;
 }
 
 char *signature_check_key(const char *pem)
 {
+    struct keys keys;
     char *error = NULL;
-    EVP_PKEY_free(key_read(pem, false, &error));
+    if (keys_read(pem, &keys, &error))
+        keys_free(&keys);
     return error;
 }
 
@@ -112,10 +167,8 @@ static bool verify_with(EVP_PKEY *key, const EVP_MD *md, struct str bytes, struc
 }
 
 /* Signers differ in the digest they take for the larger curves: both are as strong as the key. */
-static bool verify(EVP_PKEY *key, struct str bytes, struct str signature)
+static bool verify_one(EVP_PKEY *key, struct str bytes, struct str signature)
 {
-    if (signature.n == 0 || signature.n > SIGNATURE_MAX)
-        return false;
     int kind = EVP_PKEY_get_base_id(key);
     if (kind == EVP_PKEY_ED25519)
         return verify_with(key, NULL, bytes, signature);
@@ -124,6 +177,16 @@ static bool verify(EVP_PKEY *key, struct str bytes, struct str signature)
     if (kind != EVP_PKEY_EC || EVP_PKEY_get_bits(key) < 384)
         return false;
     return verify_with(key, EVP_PKEY_get_bits(key) == 384 ? EVP_sha384() : EVP_sha512(), bytes, signature);
+}
+
+static bool verify(const struct keys *keys, struct str bytes, struct str signature)
+{
+    bool good = false;
+    if (signature.n == 0 || signature.n > SIGNATURE_MAX)
+        return false;
+    for (size_t i = 0; i < keys->count && !good; i++)
+        good = verify_one(keys->list[i], bytes, signature);
+    return good;
 }
 
 /* Strict but for white space at the ends. False: no base64. */
@@ -184,8 +247,8 @@ char *signature_payload_digest(struct str payload, char out[80])
 char *signature_check_cosign(const char *pem, struct str payload, struct str signature_base64, const char *digest)
 {
     char *error = NULL;
-    EVP_PKEY *key = key_read(pem, false, &error);
-    if (key == NULL)
+    struct keys keys;
+    if (!keys_read(pem, &keys, &error))
         return error;
     struct strbuf signature = {0};
     char says[80] = "";
@@ -193,29 +256,29 @@ char *signature_check_cosign(const char *pem, struct str payload, struct str sig
         error = mem_printf("the signed payload is larger than %d bytes", SIGNATURE_PAYLOAD_MAX);
     else if (!base64_decode(signature_base64, &signature))
         error = mem_strdup("the signature is not base64");
-    else if (!verify(key, payload, strbuf_str(&signature)))
+    else if (!verify(&keys, payload, strbuf_str(&signature)))
         error = mem_strdup("the signature is not of this key");
     else
         error = signature_payload_digest(payload, says);
     if (error == NULL && (digest == NULL || strcmp(says, digest) != 0))
         error = mem_printf("the signature is for %s", says);
     strbuf_free(&signature);
-    EVP_PKEY_free(key);
+    keys_free(&keys);
     return error;
 }
 
 char *signature_check_detached(const char *pem, struct str bytes, struct str signature)
 {
     char *error = NULL;
-    EVP_PKEY *key = key_read(pem, false, &error);
-    if (key == NULL)
+    struct keys keys;
+    if (!keys_read(pem, &keys, &error))
         return error;
     struct strbuf decoded = {0};
-    if (!verify(key, bytes, signature) &&
-        !(base64_decode(signature, &decoded) && verify(key, bytes, strbuf_str(&decoded))))
+    if (!verify(&keys, bytes, signature) &&
+        !(base64_decode(signature, &decoded) && verify(&keys, bytes, strbuf_str(&decoded))))
         error = mem_strdup("the signature is not of this key, or not of this digest");
     strbuf_free(&decoded);
-    EVP_PKEY_free(key);
+    keys_free(&keys);
     return error;
 }
 
@@ -233,7 +296,7 @@ void signature_payload_write(const char *reference, const char *digest, struct s
 char *signature_make(const char *private_pem, struct str bytes, struct strbuf *out)
 {
     char *error = NULL;
-    EVP_PKEY *key = key_read(private_pem, true, &error);
+    EVP_PKEY *key = private_key_read(private_pem, &error);
     if (key == NULL)
         return error;
     unsigned char made[SIGNATURE_MAX];

@@ -9,7 +9,7 @@
  *              (ed25519: openssl pkeyutl -sign -rawin -inkey key.pem -in FILE, with those bytes in FILE)
  *
  * Keys are PEM: "BEGIN PUBLIC KEY", ECDSA P-256, P-384 and P-521, ed25519, RSA of 2048 to 8192 bits (PKCS#1 v1.5, SHA-256,
- * as cosign). ECDSA is over SHA-256; with P-384 and P-521 also over SHA-384 and SHA-512. Everything blocks (micro- to
+ * as cosign); of up to 8 in one text any will do. ECDSA is over SHA-256; with P-384 and P-521 also over SHA-384 and SHA-512. Everything blocks (micro- to
  * milliseconds): not for a loop's thread when it can be helped. Errors are texts for mem_free; NULL is good.
  */
 #ifndef WEIR_FETCH_SIGNATURE_H

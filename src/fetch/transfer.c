@@ -45,6 +45,8 @@ struct transfer {
     char curl_error[CURL_ERROR_SIZE];
     unsigned status;
     bool head_done, cancelled, guarded, too_large, stopped, head_too_large;
+    bool outside;  /* some hop went to another machine */
+    bool led_home; /* and a later one wanted to come back to this one */
 };
 struct socket_watch {
     uv_poll_t poll;
@@ -97,20 +99,22 @@ static bool ip4_is_guarded(const struct transfers *t, struct in_addr in)
 {
     uint32_t a = ntohl(in.s_addr);
     bool bad = (a >> 16) == 0xa9fe /* 169.254/16 */ || a == 0xa83f8110u /* 168.63.129.16 */ ||
-               a == 0x646464c8u /* 100.100.100.200 */;
+               a == 0x646464c8u /* 100.100.100.200 */ || a == 0xc00000c0u /* 192.0.0.192 */;
     return bad && !is_allowed(t, AF_INET, &in);
 }
 
 static bool ip6_is_guarded(const struct transfers *t, const struct in6_addr *a)
 {
-    static const unsigned char metadata[16] = {0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54},
+    static const unsigned char metadata[2][16] = {{0xfd, 0x00, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54},
+                                                  {0xfd, 0x20, 0x00, 0xce, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54}},
                                nat64[12] = {0x00, 0x64, 0xff, 0x9b};
     if (IN6_IS_ADDR_V4MAPPED(a) || IN6_IS_ADDR_V4COMPAT(a) || memcmp(a->s6_addr, nat64, sizeof nat64) == 0) {
         struct in_addr in;
         memcpy(&in, a->s6_addr + 12, sizeof in);
         return ip4_is_guarded(t, in);
     }
-    bool bad = IN6_IS_ADDR_LINKLOCAL(a) || memcmp(a->s6_addr, metadata, sizeof metadata) == 0;
+    bool bad = IN6_IS_ADDR_LINKLOCAL(a) || memcmp(a->s6_addr, metadata[0], 16) == 0 ||
+               memcmp(a->s6_addr, metadata[1], 16) == 0;
     return bad && !is_allowed(t, AF_INET6, a->s6_addr);
 }
 
@@ -121,12 +125,37 @@ static bool address_is_guarded(const struct transfers *t, const struct sockaddr 
     return sa->sa_family != AF_INET6 || ip6_is_guarded(t, &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr);
 }
 
+/* This machine; 0.0.0.0 and :: are other names for it. */
+static bool ip4_is_here(struct in_addr in) { return ntohl(in.s_addr) >> 24 == 127 || in.s_addr == 0; }
+static bool ip6_is_here(const struct in6_addr *a)
+{
+    struct in_addr in;
+    memcpy(&in, a->s6_addr + 12, sizeof in);
+    return IN6_IS_ADDR_LOOPBACK(a) || IN6_IS_ADDR_UNSPECIFIED(a) || (IN6_IS_ADDR_V4MAPPED(a) && ip4_is_here(in));
+}
+
+/* A server outside may not send us to what listens on this machine only: neither by a redirect nor by a name that it
+ * makes point here. */
+static bool is_led_home(const struct transfer *x, int family, const void *bytes)
+{
+    if (!x->outside || is_allowed(x->owner, family, bytes))
+        return false;
+    return family == AF_INET ? ip4_is_here(*(const struct in_addr *)bytes) : ip6_is_here(bytes);
+}
+
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct transfer *x = arg;
     (void)purpose;
+    const void *bytes = address->family == AF_INET6
+                            ? (const void *)&((const struct sockaddr_in6 *)(const void *)&address->addr)->sin6_addr
+                            : (const void *)&((const struct sockaddr_in *)(const void *)&address->addr)->sin_addr;
     if (x->r.guard && address_is_guarded(x->owner, &address->addr)) {
         x->guarded = true;
+        return CURL_SOCKET_BAD;
+    }
+    if (x->r.guard && is_led_home(x, address->family, bytes)) {
+        x->led_home = true;
         return CURL_SOCKET_BAD;
     }
     return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
@@ -143,9 +172,11 @@ static int before_request(void *arg, char *ip, char *local, int port, int local_
     (void)local_port;
     if (!x->r.guard || ip == NULL)
         return CURL_PREREQFUNC_OK;
-    x->guarded = (inet_pton(AF_INET, ip, &in) == 1 && ip4_is_guarded(x->owner, in)) ||
-                 (inet_pton(AF_INET6, ip, &in6) == 1 && ip6_is_guarded(x->owner, &in6));
-    return x->guarded ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+    bool four = inet_pton(AF_INET, ip, &in) == 1, six = !four && inet_pton(AF_INET6, ip, &in6) == 1;
+    x->guarded = (four && ip4_is_guarded(x->owner, in)) || (six && ip6_is_guarded(x->owner, &in6));
+    x->led_home = (four && is_led_home(x, AF_INET, &in)) || (six && is_led_home(x, AF_INET6, &in6));
+    x->outside |= (four && !ip4_is_here(in)) || (six && !ip6_is_here(&in6));
+    return x->guarded || x->led_home ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 /* ---- one transfer ---- */
@@ -164,6 +195,7 @@ static void transfer_free(struct transfer *x)
     mem_free(x);
 }
 
+bool transfer_is_outside(const struct transfer *x) { return x->outside; }
 unsigned transfer_status(const struct transfer *x) { return x->head_done ? x->status : 0; }
 
 const char *transfer_url(const struct transfer *x)
@@ -296,17 +328,42 @@ static bool is_tls_error(CURLcode code)
            code == CURLE_SSL_INVALIDCERTSTATUS;
 }
 
+/* Curl says how many milliseconds and bytes it took. A text that is another one on each try would make each of them
+ * news: a line in the log, a new status. */
+static char *steady_text(const struct transfer *x, CURLcode code)
+{
+    const char *said = x->curl_error[0] != '\0' ? x->curl_error : curl_easy_strerror(code);
+    if (code == CURLE_OPERATION_TIMEDOUT)
+        return strstr(said, "too slow") != NULL ? mem_strdup("nothing came any more, and it was given up")
+               : x->status == 0                 ? mem_strdup("no answer came in time")
+                                                : mem_strdup("the answer did not end in time");
+    if (code == CURLE_PARTIAL_FILE)
+        return mem_strdup("the connection was closed before the end of the answer");
+    static const char after[] = " after ";
+    const char *from = strstr(said, after), *to = from != NULL ? from + strlen(after) : "";
+    size_t digits = strspn(to, "0123456789");
+    if (digits == 0 || strncmp(to + digits, " ms", 3) != 0)
+        return mem_strdup(said);
+    long error = 0;
+    curl_easy_getinfo(x->easy, CURLINFO_OS_ERRNO, &error);
+    if (code == CURLE_COULDNT_CONNECT && error != 0)
+        return mem_printf("%.*s: %s", (int)(from - said), said, strerror((int)error));
+    return mem_printf("%.*s%s", (int)(from - said), said, to + digits + 3);
+}
+
 static char *failure_text(const struct transfer *x, CURLcode code)
 {
     if (x->guarded)
         return mem_strdup("the address is link-local or a cloud's metadata service");
+    if (x->led_home)
+        return mem_strdup("the address is of this machine, where a server outside may not lead");
     if (x->too_large || code == CURLE_FILESIZE_EXCEEDED)
         return mem_printf("is larger than %zu bytes", x->r.max_bytes);
     if (x->head_too_large)
         return mem_printf("the answer's head is larger than %d bytes", TRANSFER_HEAD_MAX);
     if (x->stopped)
         return mem_strdup("was given up");
-    return mem_strdup(x->curl_error[0] != '\0' ? x->curl_error : curl_easy_strerror(code));
+    return steady_text(x, code);
 }
 
 static void transfer_finish(struct transfer *x, CURLcode code)
@@ -317,12 +374,15 @@ static void transfer_finish(struct transfer *x, CURLcode code)
     curl_multi_remove_handle(x->owner->multi, x->easy);
     if (code != CURLE_OK || x->stopped) {
         text = failure_text(x, code);
-        result.refused = x->guarded;
+        result.refused = x->guarded || x->led_home;
         result.too_large = x->too_large || code == CURLE_FILESIZE_EXCEEDED;
         result.retry = !result.refused && !result.too_large && !x->stopped && code != CURLE_URL_MALFORMAT;
         result.tls = is_tls_error(code);
         result.truncated = code == CURLE_PARTIAL_FILE || code == CURLE_GOT_NOTHING;
         result.unconnected = code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST;
+        curl_off_t spoke_us = 0;
+        curl_easy_getinfo(x->easy, CURLINFO_PRETRANSFER_TIME_T, &spoke_us);
+        result.late = code == CURLE_OPERATION_TIMEDOUT && spoke_us > 0;
     } else {
         result.retry = result.status == 408 || result.status == 429 || (result.status >= 500 && result.status != 501);
     }
@@ -594,6 +654,7 @@ struct transfer *transfer_start(struct transfers *t, const struct transfer_reque
                                      .arg = r->arg};
     if (x->r.max_bytes == 0)
         x->r.max_bytes = r->on_data != NULL ? SIZE_MAX : TRANSFER_BODY_DEFAULT;
+    x->outside = r->outside;
     list_init(&x->node);
     x->easy = curl_easy_init();
     ASSERT(x->easy != NULL);

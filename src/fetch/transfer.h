@@ -53,6 +53,7 @@ struct transfer_result {
     bool tls;                /* the error is one of TLS: handshake, certificate */
     bool truncated;          /* the answer ended before its end */
     bool unconnected;        /* nothing was reached at all */
+    bool late;               /* it was reached, and did not answer (to the end) in time */
     uint32_t retry_after_ms; /* from Retry-After, at most a day; 0 */
 };
 /* Everything is copied before transfer_start returns, but body_file's content. */
@@ -70,7 +71,8 @@ struct transfer_request {
     unsigned max_redirects;          /* 0: a redirect is an answer. Authorization is never sent to another host or port */
     uint32_t connect_ms;             /* 0: 10 s */
     uint32_t total_ms, idle_ms;      /* 0: no end; idle is rounded up to seconds */
-    bool guard;
+    bool guard;   /* no link-local address, no metadata service; and no way back to this machine from another one */
+    bool outside; /* as if some hop had been on another machine already: with guard, this machine is refused */
     size_t max_bytes; /* of the body; 0: TRANSFER_BODY_DEFAULT when collected, no end with on_data */
     /* All run on the loop, never before transfer_start returns, and may start and cancel transfers (x too, but in done). */
     void (*on_head)(void *arg, struct transfer *x); /* status and headers are known, of the last hop; NULL */
@@ -89,6 +91,8 @@ unsigned transfer_status(const struct transfer *x);
 /* Of the last hop's answer, trimmed; the first of that name, or the one at index. STR_NONE. Good until x is gone. */
 struct str transfer_header(const struct transfer *x, const char *name);
 struct str transfer_header_at(const struct transfer *x, const char *name, size_t index);
+/* With guard: has it spoken with another machine? */
+bool transfer_is_outside(const struct transfer *x);
 /* The url of the last hop. */
 const char *transfer_url(const struct transfer *x);
 

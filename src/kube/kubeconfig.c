@@ -22,16 +22,6 @@ void kube_access_free(struct kube_access *a)
     strbuf_free(&a->ca_pem);
     strbuf_free(&a->cert_pem);
     strbuf_free(&a->key_pem);
-    if (a->exec != NULL) {
-        for (size_t i = 0; i < a->exec->argc; i++)
-            mem_free(a->exec->argv[i]);
-        for (size_t i = 0; i < a->exec->env_count; i++)
-            mem_free(a->exec->env[i]);
-        mem_free(a->exec->argv);
-        mem_free(a->exec->env);
-        mem_free(a->exec->api_version);
-        mem_free(a->exec);
-    }
     *a = (struct kube_access){0};
 }
 
@@ -296,43 +286,9 @@ static bool take_cluster(const struct node *n, const char *file, struct kube_acc
     return take_pem(n, file, "certificate-authority", &out->ca_pem, error);
 }
 
-static void add_text(char ***list, size_t *count, char *text)
-{
-    *list = mem_realloc(*list, (*count + 2) * sizeof **list);
-    (*list)[(*count)++] = text;
-    (*list)[*count] = NULL;
-}
-
-static bool take_exec(const struct node *n, const char *file, struct kube_access *out, char **error)
-{
-    const char *command = text_at(n, "command"), *version = text_at(n, "apiVersion");
-    if (command == NULL || version == NULL ||
-        (strcmp(version, "client.authentication.k8s.io/v1") != 0 &&
-         strcmp(version, "client.authentication.k8s.io/v1beta1") != 0))
-        return fail(error, mem_printf("%s: exec needs a command and apiVersion client.authentication.k8s.io/v1 (or "
-                                      "v1beta1)",
-                                      file));
-    struct kube_exec *e = out->exec = mem_zalloc(sizeof *e);
-    e->api_version = mem_strdup(version);
-    /* A name without a slash is looked for in PATH, as kubectl does. */
-    add_text(&e->argv, &e->argc, strchr(command, '/') != NULL ? kubeconfig_path(file, command) : mem_strdup(command));
-    const struct node *args = node_get(n, "args"), *env = node_get(n, "env");
-    for (size_t i = 0; args != NULL && args->type == NODE_LIST && i < args->u.list.count; i++) {
-        const struct node *arg = args->u.list.items[i];
-        if (arg->type == NODE_STRING)
-            add_text(&e->argv, &e->argc, mem_strdup(arg->u.string.p));
-    }
-    for (size_t i = 0; env != NULL && env->type == NODE_LIST && i < env->u.list.count; i++) {
-        const char *name = text_at(env->u.list.items[i], "name"), *value = text_at(env->u.list.items[i], "value");
-        if (name != NULL)
-            add_text(&e->env, &e->env_count, mem_printf("%s=%s", name, value != NULL ? value : ""));
-    }
-    return true;
-}
-
 static bool take_user(const struct node *n, const char *file, struct kube_access *out, char **error)
 {
-    static const char *const refused[] = {"auth-provider", "as", "as-groups", "as-uid", "as-user-extra"};
+    static const char *const refused[] = {"exec", "auth-provider", "as", "as-groups", "as-uid", "as-user-extra"};
     for (size_t i = 0; i < ARRAY_LEN(refused); i++)
         if (node_get(n, refused[i]) != NULL)
             return fail(error, mem_printf("%s: the user's %s is not supported", file, refused[i]));
@@ -349,9 +305,8 @@ static bool take_user(const struct node *n, const char *file, struct kube_access
         return fail(error, mem_printf("%s: the user's token has bytes that no token has", file));
     out->username = copy_at(n, "username");
     out->password = copy_at(n, "password");
-    const struct node *exec = node_get(n, "exec");
     return take_pem(n, file, "client-certificate", &out->cert_pem, error) &&
-           take_pem(n, file, "client-key", &out->key_pem, error) && (exec == NULL || take_exec(exec, file, out, error));
+           take_pem(n, file, "client-key", &out->key_pem, error);
 }
 
 static bool config_resolve(const struct config *c, const char *context, struct kube_access *out, char **error)

@@ -4,8 +4,8 @@
  * kubectl reads them. Everything named by path (certificates, keys, tokens) is read here, so that reading it all again
  * is how rotated credentials are picked up. Files are small and bounded.
  *
- * Not honoured: auth-provider (gone from kubectl too), impersonation (as, as-groups); they are errors, since without
- * them we would be somebody else.
+ * Not honoured: exec plugins, auth-provider (gone from kubectl too) and impersonation (as, as-groups): they are errors,
+ * since without them we would be somebody else.
  */
 #ifndef WEIR_KUBE_KUBECONFIG_H
 #define WEIR_KUBE_KUBECONFIG_H
@@ -14,13 +14,6 @@
 
 enum { KUBECONFIG_FILE_MAX = 1024 * 1024 };
 
-struct kube_exec {
-    char **argv; /* NULL-terminated; argv[0] is the command */
-    size_t argc;
-    char **env; /* "NAME=value" */
-    size_t env_count;
-    char *api_version; /* client.authentication.k8s.io/v1 or v1beta1 */
-};
 /* Owned, all of it; NULL or empty when not given. */
 struct kube_access {
     char *server; /* without a slash at its end; may have a path */
@@ -30,7 +23,6 @@ struct kube_access {
     char *token, *username, *password;
     char *ns;               /* of the context, or of the service account */
     char *where;            /* "in cluster", or "context NAME" for messages */
-    struct kube_exec *exec; /* credentials come from this program */
 };
 void kube_access_free(struct kube_access *a);
 

@@ -64,6 +64,7 @@ struct kube_watch_state {
     uint64_t since_ms;   /* loop time of the phase's beginning */
     size_t objects;
     uint64_t skipped; /* objects that were too large, or no objects */
+    uint64_t lists;   /* that were read to their end */
     bool settled;     /* a list has succeeded, or the server has said that there is nothing to list */
 };
 

@@ -360,7 +360,8 @@ static void take_limits(struct down *d, const struct limits *l)
         d->h1.closing = true;
 }
 
-/* A reply where there is no stream to make one: it has the fields of those that streams make (reply.c). */
+/* A reply where there is no stream to make one: it has the fields of those that streams make (reply.c). A stream that
+ * there was has its reason in the log already; where there never was one, refuse() sees to it. */
 static void send_error(struct down *d, unsigned status, enum end_reason reason, const char *text)
 {
     const struct listener_runtime *listener = d->listener->current;
@@ -383,6 +384,7 @@ static void send_error(struct down *d, unsigned status, enum end_reason reason, 
 static struct arena *refuse(struct down *d, enum end_reason reason, const char *text)
 {
     send_error(d, end_reason_status(reason), reason, text);
+    stream_refused(d->worker, d, d->listener->current, reason, strlen(text));
     start_closing(d);
     return NULL;
 }
@@ -398,10 +400,8 @@ static struct arena *on_begin(struct h1 *h)
         return refuse(d, END_ROUTE_NOT_FOUND, "no listener\n");
     take_limits(d, &listener->conf->limits);
     struct stream *s = stream_new(d->worker, d, listener);
-    if (s == NULL) {
-        metrics_add(d->worker->stats.shed, 1);
+    if (s == NULL)
         return refuse(d, END_OVERLOAD, end_reason_body(END_OVERLOAD));
-    }
     d->stream = s;
     s->down_leg = &h->leg;
     h->leg.ops = &stream_down_ops;
@@ -473,12 +473,6 @@ static const struct h1_ops h1_ops = {.on_begin = on_begin,
 
 /* ---- life ---- */
 
-static void send_busy(struct down *d)
-{
-    metrics_add(d->worker->stats.shed, 1);
-    (void)refuse(d, END_OVERLOAD, "too many connections\n");
-}
-
 void down_accept(struct worker_listener *wl, int fd, const struct addr *peer)
 {
     struct worker *w = wl->worker;
@@ -510,7 +504,7 @@ void down_accept(struct worker_listener *wl, int fd, const struct addr *peer)
     become_idle(d);
     conn_want_read(&d->conn, true);
     if (wl->current != NULL && w->conn_count > wl->current->conf->limits.connections)
-        send_busy(d);
+        (void)refuse(d, END_OVERLOAD, "too many connections\n");
 }
 
 void down_forget_stream(struct down *d) { d->stream = NULL; }

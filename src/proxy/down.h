@@ -43,6 +43,10 @@ void down_cut_all(struct worker *w);
 
 /* ---- what down.c asks of streams (stream.c) ---- */
 struct stream;
+/* No stream was made for what came on down, and it was answered with reason's status: writes the access log line and
+ * counts. listener may be NULL. Allocates nothing. */
+void stream_refused(struct worker *w, struct down *down, struct listener_runtime *listener, enum end_reason reason,
+                    size_t body_bytes);
 /* The codec refused the request: answer through the leg. */
 void stream_bad_request(struct stream *s, enum leg_error error, unsigned status);
 /* When the stream's next deadline is (loop ms; UINT64_MAX: none). */

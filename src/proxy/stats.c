@@ -75,7 +75,7 @@ void stats_init(struct stats *s)
     s->bytes_out =
         define(METRICS_COUNTER, "weir_downstream_sent_bytes_total", "Bytes sent to clients, heads included.");
     s->shed = define(METRICS_COUNTER, "weir_overload_shed_total",
-                     "Requests answered with 503 because the memory budget was nearly used up.");
+                     "Requests answered with 503 because of the memory budget, and connections above max-connections.");
     s->guest_headers_dropped =
         define(METRICS_COUNTER, "weir_filter_headers_dropped_total",
                "Header fields written by filters that may not stand in a message and were left out.");

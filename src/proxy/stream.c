@@ -296,11 +296,29 @@ static void write_log(struct stream *s)
 {
     struct strbuf *line = &s->worker->line;
 
-    if (s->listener->log == NULL)
+    if (s->listener == NULL || s->listener->log == NULL)
         return;
     strbuf_clear(line);
     access_log_write(s->listener->log, s, line);
     log_access(strbuf_str(line));
+}
+
+/* On the stack, where there is no memory for a stream: what the connection knows is enough for log and metrics. */
+void stream_refused(struct worker *w, struct down *down, struct listener_runtime *listener, enum end_reason reason,
+                    size_t body_bytes)
+{
+    struct stream_block block = {.stream = {.worker = w, .listener = listener, .down = down, .reason = reason}};
+    struct stream *s = &block.stream;
+
+    s->priv = &block.priv;
+    s->status = (uint16_t)end_reason_status(reason);
+    s->side[DIR_RESPONSE].body_bytes_out = body_bytes;
+    s->start_ns = s->end_ns = worker_mono_ns();
+    s->start_wall_ns = worker_wall_ns(w);
+    s->priv->shed = reason == END_OVERLOAD;
+    know_peer(s);
+    write_log(s);
+    count(s);
 }
 
 static void on_finish(struct loop_task *task)

@@ -307,6 +307,16 @@ def test_a_wrong_digest_is_refused(gateway, upstream, editions, scripted, own_ca
     assert g.get().status == 403
 
 
+def test_what_is_remembered_settles_no_contradiction(gateway, upstream, editions, scripted, own_cache):
+    """A url that names one digest and a sha256 that names another, which is here already."""
+    reg = scripted()
+    first, second = reg.push("filter", "v1", editions[1]), reg.push("filter", "v2", editions[2])
+    g = gateway(Marked(upstream), cache=own_cache, extra=[res.plugin("p", f"oci://{reg.host}/filter:v2")])
+    serving(g, editions, 2)
+    g.apply("more", res.plugin("q", f"oci://{reg.host}/filter@{first}", sha256=second[7:]))
+    g.wait_plugin("q", "Failed", reason="DigestMismatch")
+
+
 # ---- looking now and then ----
 
 def test_recheck(gateway, upstream, editions, scripted, own_cache):

@@ -258,14 +258,17 @@ def test_streams_per_connection(gateway, upstream):
 def test_connection_limit(gateway, upstream):
     """Above the limit: 503 and closed, without a request being read; free again when others leave."""
     gw = gateway(upstream(), limits={**LOG, "max-connections": 3}, workers=1)
+    before = gw.metrics().get("weir_requests_total", code_class="5xx")
     conns = [gw.conn() for _ in range(3)]
     for c in conns:
         assert c.request().response().status == 200
     with gw.conn() as over:
         r = over.response()
         assert r.status == 503 and r.will_close and r.header("retry-after") == "1" and r.header("date")
-        assert r.header("x-weir-end-reason") == "overload"
         over.wait_closed()
+    check(gw, r, 503, "overload", "OM")
+    assert gw.ended_streams("overload") == 1 and gw.metrics().value("weir_overload_shed_total") == 1
+    assert gw.metrics().get("weir_requests_total", code_class="5xx") == before + 1
     conns.pop().close()
 
     def again():
@@ -344,7 +347,7 @@ def test_memory_budget(gateway, upstream):
             return r if r.status == 503 else None
     over = gw.wait(refused, "a request to be refused")
     assert over.header("retry-after") == "1" and over.header("x-weir-end-reason") == "overload" and over.header("date")
-    assert gw.metrics().value("weir_overload_shed_total") >= 1
+    gw.wait(lambda: gw.metrics().value("weir_overload_shed_total") >= 1)  # counted after the answer has gone
     idle.wait_closed()
     go.set()
     for c, t in zip(busy, threads):
@@ -352,6 +355,21 @@ def test_memory_budget(gateway, upstream):
         t.join(60)
         c.close()
     gw.wait_status(200)
+
+
+def test_over_the_memory_budget(gateway, upstream):
+    """Not even a stream is made; what the connection knows is in the log all the same."""
+    up = upstream()
+    gw = gateway(up, workers=1, limits={"memory-budget": "1Ki", "debug-headers": True, "access-log": "json", "access-log-format": (
+        '{"code":"%RESPONSE_CODE%","why":"%END_REASON%","flags":"%RESPONSE_FLAGS%","path":"%REQ(:PATH)%","sent":"%BYTES_SENT%",'
+        '"peer":"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%","port":"%DOWNSTREAM_LOCAL_PORT%"}')})
+    for n in (1, 2):
+        r = gw.get("/secret")
+        assert (r.status, r.header("retry-after"), r.header("x-weir-end-reason")) == (503, "1", "overload"), r
+        gw.wait_access('{"code":503,"why":"overload","flags":"OM","path":null,"sent":%d,"peer":"127.0.0.1","port":%d}' % (
+            len(r.body), gw.port), n)
+        gw.wait(lambda: gw.ended_streams("overload") == n)
+    assert gw.metrics().value("weir_overload_shed_total") == 2 and up.count == 0
 
 
 def test_bad_body_is_a_whole_reply(gateway, upstream):

@@ -159,9 +159,8 @@
 
   const words = { good: "Programmed", pending: "Under way", unknown: "Unknown" };
   function badge(e, o) {
-    const state = o.state === "good" && o.reason === "AcceptedWithWarnings" ? "warn" : o.state;
-    mark(e, "state", state);
-    put(e, o.state === "bad" || (o.state === "good" && o.reason) ? o.reason : words[o.state] || o.state);
+    mark(e, "state", o.state);
+    put(e, o.state === "warn" ? "Looks wrong" : o.state !== "pending" && o.reason ? o.reason : o.reason && o.reason !== "Pending" ? o.reason : words[o.state] || o.state);
   }
   function title(o) { return o.namespace + "/" + o.name; }
 
@@ -257,8 +256,8 @@
     if (e.firstElementChild.className !== c) e.firstElementChild.className = c;
   }
 
-  const pluginColumns = [["Plugin", ""], ["State", ""], ["Phase", "", "Phase and priority: the order in the chain"],
-    ["Requests", "num", "Requests in each second that entered it, mean of the last 10 seconds"], ["Last minute", "", "Requests, each second"],
+  const pluginColumns = [["Plugin", ""], ["State", "wide"], ["Phase", "", "Phase and priority: the order in the chain"],
+    ["Requests", "num", "Requests in each second that entered it, mean of the last 10 seconds"], ["Last minute", "num", "Requests, each second"],
     ["Errors", "num", "Requests that its fail strategy answered or let pass, since the start"],
     ["p50", "num", "Time of one callback, median of the last 10 seconds"], ["p99", "num", "Time of one callback, 99 of 100 took less, last 10 seconds"],
     ["CPU", "num", "Share of one core that its callbacks kept busy, last 10 seconds"], ["Memory", "num", "Linear memory of its VMs, all workers"],
@@ -266,7 +265,7 @@
   const opened = new Set();
 
   function pluginState(p) {
-    return p.workersQuarantined ? "bad" : p.state === "good" && p.reason === "AcceptedWithWarnings" ? "warn" : p.state;
+    return p.workersQuarantined ? "bad" : p.state;
   }
 
   function pluginRow(p) {
@@ -280,10 +279,11 @@
       if (opened.has(key)) opened.delete(key); else opened.add(key);
       if (last) showPlugins(last);
     });
-    th.append(open);
+    th.append(open, el("div", "digest mono"));
     rows[0].append(th);
     pluginColumns.slice(1).forEach((c) => rows[0].append(cell(c[0], c[1])));
     rows[0].children[1].firstElementChild.className = "badge";
+    rows[0].children[1].append(el("div", "why"));
     rows[0].children[4].replaceChildren(spark());
     rows[1].id = id;
     const td = el("td");
@@ -302,6 +302,10 @@
     c[0].firstElementChild.setAttribute("aria-expanded", String(expanded));
     badge(c[1].firstElementChild, p);
     mark(c[1].firstElementChild, "state", pluginState(p));
+    put(c[0].children[1], p.sha256 ? "sha256 " + p.sha256.slice(0, 12) : "");
+    const why = p.state === "good" || p.state === "pending" ? "" : p.message || "";
+    put(c[1].children[1], why.length > 160 ? why.slice(0, 160) + "\u2026" : why);
+    show(c[1].children[1], why !== "");
     number(c[2], (p.phase || "\u2013") + (p.priority !== null && p.priority !== undefined ? " " + p.priority : ""), p.phase ? "" : "zero");
     number(c[3], none ? "0/s" : rate(w.requestsPerSecond) + "/s", w.requestsPerSecond ? "" : "zero");
     draw(c[4].firstElementChild, p.history && p.history.requestsPerSecond);
@@ -354,7 +358,7 @@
 
   // ---- routes ----
 
-  const routeColumns = [["Route", ""], ["State", ""], ["Gateway", "wide"], ["Hosts", "wide"], ["Matches", "wide"], ["Backends", "wide"]];
+  const routeColumns = [["Route", ""], ["State", "wide"], ["Gateway", "wide"], ["Hosts", "wide"], ["Matches", "wide"], ["Backends", "wide"]];
   function list(e, texts) {
     let ul = e.querySelector("ul");
     if (!ul) { e.textContent = ""; ul = el("ul", "rules"); e.append(ul); }

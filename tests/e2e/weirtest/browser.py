@@ -34,14 +34,14 @@ class Browser:
         targets = wait_until(lambda: [t for t in json.loads(fetch(port, "GET", "/json/list", host=f"127.0.0.1:{port}").body)
                                       if t["type"] == "page"], "a page")
         self.next, self.answers, self.events = 0, {}, []
-        self.ws = self._run(websockets.connect(targets[0]["webSocketDebuggerUrl"], max_size=None))
+        self.ws = self._run(lambda: websockets.connect(targets[0]["webSocketDebuggerUrl"], max_size=None))
         asyncio.run_coroutine_threadsafe(self._listen(), self.loop)
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(domain + ".enable")
 
-    def _run(self, awaitable):
-        async def run():
-            return await awaitable
+    def _run(self, make):
+        async def run():  # made inside: it belongs to the loop it is made in
+            return await make()
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(DEADLINE)
 
     async def _listen(self):
@@ -118,7 +118,7 @@ class Browser:
 
     def close(self):
         try:
-            self._run(self.ws.close())
+            self._run(self.ws.close)
         finally:
             self.process.terminate()
             self.process.wait(DEADLINE)

@@ -24,6 +24,7 @@ static void test_values_that_are_none(void **state)
         {"--admin", "localhost:1", "--admin \"localhost:1\""},
         {"--admin", "0.0.0.0:1", "--admin-any-address"},
         {"--kube-api", "0.0.0.0:8080", "--kube-api \"0.0.0.0:8080\": want a loopback"},
+        {"--allow-fetch-to", "10.0.0.0/99", "--allow-fetch-to \"10.0.0.0/99\": want an address or CIDR"},
         {"--cache-size", "big", "--cache-size \"big\": want a size"},
         {"--compile-tier", "best", "--compile-tier \"best\": want auto"},
     };
@@ -38,10 +39,14 @@ static void test_values_that_are_none(void **state)
 
 static void test_options_without_a_value(void **state)
 {
-    static const char *const names[] = {"admin",       "allow-host-env",  "cache-dir",  "cache-size", "compile-tier",
-                                        "dns-servers", "drain-time",      "kube-api",   "kubeconfig", "label-selector",
-                                        "labels",      "log-level",       "module-dir", "name",       "namespace",
-                                        "state-dir",   "watch-namespace", "workers"};
+    static const char *const names[] = {"registry",       "registries",     "insecure-registry",
+                                        "allow-fetch-to", "admin",          "allow-host-env",
+                                        "cache-dir",      "cache-size",     "compile-tier",
+                                        "dns-servers",    "drain-time",     "kube-api",
+                                        "kubeconfig",     "label-selector", "labels",
+                                        "log-level",      "module-dir",     "name",
+                                        "namespace",      "state-dir",      "watch-namespace",
+                                        "workers"};
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         char *option = mem_printf("--%s", names[i]), *says = mem_printf("--%s needs a value", names[i]);

@@ -28,11 +28,11 @@ static int setup(void **state)
     close(fd);
     char *error = NULL;
     dir_make();
-    c.cache = module_cache_open(at("cache"), "none", 0, &error);
+    c.cache = module_cache_open(at("cache"), "engine", 0, &error);
     assert_non_null(c.cache);
     c.fetcher = fetcher_new(&c.loop, &(struct fetcher_options){.docker_config = ""});
-    c.delivery = delivery_new(&(struct delivery_options){
-        .loop = &c.loop, .cache = c.cache, .fetcher = c.fetcher, .changed = on_changed});
+    c.delivery = delivery_new(
+        &(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .cache = c.cache, .changed = on_changed});
     loop_timer_init(&c.drain_timer, &c.loop, drained);
     c.life = LIFE_SERVING;
     loop_task_init(&c.publish, on_publish);
@@ -49,14 +49,14 @@ static int teardown(void **state)
     delivery_free(c.delivery);
     fetcher_free(c.fetcher);
     loop_fini(&c.loop);
-    module_cache_close(c.cache);
-    dir_remove();
     if (c.snapshot != NULL)
         snapshot_unref(c.snapshot);
     usage_free(&c.usage);
     events_free(&c.events);
     compose_memory_free(&c.memory);
     store_free(&c.store);
+    module_cache_close(c.cache);
+    dir_remove();
     return 0;
 }
 

@@ -50,11 +50,11 @@ static int setup(void **state)
     loop_timer_init(&pass, &c.loop, end_pass);
     char *error = NULL;
     dir_make();
-    c.cache = module_cache_open(at("cache"), "none", 0, &error);
+    c.cache = module_cache_open(at("cache"), "engine", 0, &error);
     assert_non_null(c.cache);
     c.fetcher = fetcher_new(&c.loop, &(struct fetcher_options){.docker_config = ""});
     c.delivery = delivery_new(
-        &(struct delivery_options){.loop = &c.loop, .cache = c.cache, .fetcher = c.fetcher, .changed = on_changed});
+        &(struct delivery_options){.loop = &c.loop, .fetcher = c.fetcher, .cache = c.cache, .changed = on_changed});
     c.conditions = conditions_new(&c);
     conditions_add_sink(&c, &(struct status_sink){on_status, on_event, NULL});
     statuses = event_count = 0;
@@ -69,8 +69,6 @@ static int teardown(void **state)
     delivery_free(c.delivery);
     fetcher_free(c.fetcher);
     loop_fini(&c.loop);
-    module_cache_close(c.cache);
-    dir_remove();
     if (c.snapshot != NULL)
         snapshot_unref(c.snapshot);
     usage_free(&c.usage);
@@ -80,6 +78,8 @@ static int teardown(void **state)
         mem_free(c.listeners[i].error);
     mem_free(c.listeners);
     store_free(&c.store);
+    module_cache_close(c.cache);
+    dir_remove();
     return 0;
 }
 

@@ -173,7 +173,9 @@ static void test_guarded_addresses(void **state)
                                        "http://[::ffff:169.254.169.254]/x",
                                        "http://[fd00:ec2::254]/x",
                                        "http://100.100.100.200/x",
-                                       "http://168.63.129.16/x"};
+                                       "http://168.63.129.16/x",
+                                       "http://192.0.0.192/x",
+                                       "http://[fd20:ce::254]/x"};
     for (size_t i = 0; i < ARRAY_LEN(urls); i++) {
         fetch("%s", urls[i]);
         is_error("link-local or a cloud's metadata service", false);

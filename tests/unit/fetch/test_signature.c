@@ -243,9 +243,44 @@ static void what_is_made_is_good(void **state)
     strbuf_free(&text);
 }
 
+/* Any of several keys will do, and none of them is overlooked. */
+static void test_several_keys(void **state)
+{
+    (void)state;
+    const struct vector *v = &payload_vectors[0];
+    char *good = mem_printf("# old and new\n%s%s", ED_KEY, P256_KEY), *other = mem_printf("%s%s", ED_KEY, P384_KEY);
+    char *damaged = mem_printf("-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n%s", P256_KEY);
+    char *weak = mem_printf("%s%s", P256_KEY, RSA1024_KEY);
+    struct strbuf many = {0};
+    for (int i = 0; i < 9; i++)
+        strbuf_addz(&many, P256_KEY);
+    strbuf_addc(&many, '\0');
+    const struct {
+        const char *pem, *error;
+    } cases[] = {{good, NULL},
+                 {other, "is not of this key"},
+                 {damaged, "one of the keys in it cannot be read"},
+                 {weak, "RSA key has 1024 bits"},
+                 {many.p, "more than 8 keys"}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char *error = signature_check_cosign(cases[i].pem, STR(PAYLOAD), str_of(v->signature), DIGEST);
+        if (cases[i].error == NULL && error != NULL)
+            fail_msg("%s", error);
+        if (cases[i].error != NULL && (error == NULL || strstr(error, cases[i].error) == NULL))
+            fail_msg("\"%s\" does not say \"%s\"", error != NULL ? error : "good", cases[i].error);
+        mem_free(error);
+    }
+    mem_free(good);
+    mem_free(other);
+    mem_free(damaged);
+    mem_free(weak);
+    strbuf_free(&many);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_several_keys),
         cmocka_unit_test(cosign_signatures_of_every_kind_are_good),
         cmocka_unit_test(another_key_is_refused),
         cmocka_unit_test(another_digest_is_refused),
