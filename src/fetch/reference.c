@@ -163,10 +163,12 @@ static const char *parse(struct str text, struct reference *out)
     if (fault != NULL)
         return fault;
     out->by_default = registry.p == NULL;
-    bool hub = out->by_default || is_hub(registry);
+    bool hub = out->by_default || is_hub(registry), official = hub && str_find(name, '/') < 0;
+    if (official && name.n + strlen("library/") > REPOSITORY_MAX)
+        return "has a repository name that is too long";
     out->name = str_dup(text);
     out->registry = hub ? mem_strdup("docker.io") : str_dup(registry);
-    out->repository = hub && str_find(name, '/') < 0 ? mem_printf("library/%.*s", STR_ARG(name)) : str_dup(name);
+    out->repository = official ? mem_printf("library/%.*s", STR_ARG(name)) : str_dup(name);
     out->digest = digest.p != NULL ? str_dup(digest) : NULL;
     out->tag = tag.p != NULL ? str_dup(tag) : digest.p == NULL ? mem_strdup("latest") : NULL;
     return NULL;

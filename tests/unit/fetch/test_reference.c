@@ -118,6 +118,8 @@ static void test_bounds(void **state)
     strbuf_addc(&b, 'a');
     assert_false(reference_parse(strbuf_str(&b), &r, &error));
     mem_free(error);
+    assert_false(reference_parse(str_span(b.p + 5, 251), &r, &error)); /* "library/" comes before it */
+    mem_free(error);
     while (b.n <= REFERENCE_MAX)
         strbuf_addc(&b, 'a');
     assert_false(reference_parse(strbuf_str(&b), &r, &error));
