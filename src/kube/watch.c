@@ -523,14 +523,13 @@ static void watch_done(void *arg, struct kube_result *r)
      * kind that is gone. A list sorts them. */
     if (w->expired || r->status >= 300)
         strbuf_clear(&w->resource_version);
-    bool outdated = w->expired || r->status == 410;
     if (!quick && !w->failed && r->status < 300)
         w->backoff = 0;
-    if (!w->failed && r->error != NULL && !outdated)
+    if (!w->failed && r->error != NULL && !w->expired && r->status != 410)
         fail(w, r->error, r->retry_after_ms);
     else if (w->failed || quick)
         later(w, kube_backoff(&w->backoff));
-    else if (outdated)
+    else if (w->expired || r->status == 410)
         list_begin(w);
     else
         watch_begin(w);
