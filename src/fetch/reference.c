@@ -144,6 +144,10 @@ static const char *parse(struct str text, struct reference *out)
         return "is too long";
     if (text.p[0] == '/')
         return "begins with a slash: it names no registry and no repository (a file is file:///...)";
+    struct str host = text, rest = host;
+    host = str_split(&rest, '/');
+    if (rest.p != NULL && str_find(host, '@') >= 0)
+        return "holds a user or a password, which belong into a pull secret or Docker's configuration";
     struct str digest = cut_last(&text, '@', 0);
     size_t slash = text.n;
     while (slash > 0 && text.p[slash - 1] != '/')

@@ -205,6 +205,11 @@ static json_t *take_over(json_t *managers, const char *manager)
         tree_add(had, json_object_get(c, "fields"));
         json_array_remove(managers, i);
     }
+    /* Kept: without it, going back to client-side apply would remove nothing any more. */
+    json_t *kept =
+        json_pack("{s:{s:{s:{}}}}", "metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration");
+    tree_remove(had, kept);
+    json_decref(kept);
     return had;
 }
 

@@ -221,8 +221,6 @@ static bool is_nested(const json_t *j)
     return (json_is_object(j) && json_object_size(j) > 0) || (json_is_array(j) && json_array_size(j) > 0);
 }
 
-static void put_yaml(struct strbuf *out, const json_t *j, unsigned depth, bool in_list);
-
 /* After "key:" or "-". */
 static void put_value(struct strbuf *out, const json_t *j, unsigned depth)
 {
@@ -239,7 +237,7 @@ static void put_value(struct strbuf *out, const json_t *j, unsigned depth)
     strbuf_addc(out, '\n');
 }
 
-static void put_yaml(struct strbuf *out, const json_t *j, unsigned depth, bool in_list)
+static void put_yaml(struct strbuf *out, const json_t *j, unsigned depth, bool in_list, size_t max)
 {
     const char *key;
     json_t *value;
@@ -248,6 +246,8 @@ static void put_yaml(struct strbuf *out, const json_t *j, unsigned depth, bool i
     if (json_is_object(j)) {
         json_object_foreach((json_t *)(uintptr_t)j, key, value)
         {
+            if (out->n > max)
+                return;
             if (!first)
                 indent(out, depth);
             first = false;
@@ -255,7 +255,7 @@ static void put_yaml(struct strbuf *out, const json_t *j, unsigned depth, bool i
             strbuf_addc(out, ':');
             if (is_nested(value)) {
                 strbuf_addc(out, '\n');
-                put_yaml(out, value, depth + (json_is_object(value) ? 1 : 0), false);
+                put_yaml(out, value, depth + (json_is_object(value) ? 1 : 0), false, max);
             } else {
                 put_value(out, value, depth + 1);
             }
@@ -264,28 +264,31 @@ static void put_yaml(struct strbuf *out, const json_t *j, unsigned depth, bool i
     }
     json_array_foreach(j, i, value)
     {
+        if (out->n > max)
+            return;
         indent(out, depth);
         strbuf_addc(out, '-');
         if (json_is_object(value) && is_nested(value)) {
             strbuf_addc(out, ' ');
-            put_yaml(out, value, depth + 1, true);
+            put_yaml(out, value, depth + 1, true, max);
         } else if (is_nested(value)) {
             strbuf_addc(out, '\n');
-            put_yaml(out, value, depth + 1, false);
+            put_yaml(out, value, depth + 1, false, max);
         } else {
             put_value(out, value, depth + 1);
         }
     }
 }
 
-void json_put_yaml(struct strbuf *out, const json_t *j)
+bool json_put_yaml(struct strbuf *out, const json_t *j, size_t max)
 {
     if (is_nested(j)) {
-        put_yaml(out, j, 0, false);
-        return;
+        put_yaml(out, j, 0, false, max);
+    } else {
+        json_put(out, j);
+        strbuf_addc(out, '\n');
     }
-    json_put(out, j);
-    strbuf_addc(out, '\n');
+    return out->n <= max;
 }
 
 /* ---- looking and changing ---- */
@@ -305,6 +308,19 @@ size_t json_weight(const json_t *j)
     json_object_foreach((json_t *)(uintptr_t)j, key, value) n += strlen(key) + json_weight(value);
     json_array_foreach(j, i, value) n += json_weight(value);
     return n;
+}
+
+bool json_is_shallow(const json_t *j, unsigned depth)
+{
+    const char *key;
+    json_t *value;
+    size_t i;
+    bool ok = depth > 0 || (!json_is_object(j) && !json_is_array(j));
+    if (!ok)
+        return false;
+    json_object_foreach((json_t *)(uintptr_t)j, key, value) ok = ok && json_is_shallow(value, depth - 1);
+    json_array_foreach(j, i, value) ok = ok && json_is_shallow(value, depth - 1);
+    return ok;
 }
 
 const char *json_text(const json_t *object, const char *name)

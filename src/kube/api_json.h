@@ -14,12 +14,16 @@
  * holds several documents. *duplicate: 'duplicate field "a"' texts, or NULL (mem_free). */
 json_t *json_of_text(struct str text, char **error, char **duplicate);
 void json_put(struct strbuf *out, const json_t *j);
-/* Block style, strings quoted where YAML 1.1 or 1.2 would read something else. Ends with a newline. */
-void json_put_yaml(struct strbuf *out, const json_t *j);
+/* Block style, strings quoted where YAML 1.1 or 1.2 would read something else. Ends with a newline. False: it would be
+ * more than about max bytes (indentation can be most of it), and out is cut short. */
+bool json_put_yaml(struct strbuf *out, const json_t *j, size_t max);
 bool json_same(const json_t *a, const json_t *b);
 
 /* About how many bytes it takes, as text or in memory. */
 size_t json_weight(const json_t *j);
+
+/* At most `depth` lists and objects in each other. */
+bool json_is_shallow(const json_t *j, unsigned depth);
 
 /* A string member, "" when it is not there. */
 const char *json_text(const json_t *object, const char *name);

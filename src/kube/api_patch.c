@@ -39,21 +39,15 @@ static const struct {
              {"imagePullSecrets", "name"},
              {"finalizers", NULL}};
 
-/* What merges the items of a list: a member's name, "" for a set of words, NULL: the list is replaced. */
-static const char *merge_key(const char *list, const json_t *items)
+/* What merges the items of a list in the map `in` (NULL: the object itself): a member's name, "" for a set of words,
+ * NULL: the list is replaced. */
+static const char *merge_key(const char *in, const char *list)
 {
-    json_t *item;
-    size_t i;
     for (size_t k = 0; k < ARRAY_LEN(keyed); k++)
         if (strcmp(list, keyed[k].list) == 0)
             return keyed[k].key != NULL ? keyed[k].key : "";
-    /* A Service's have numbers and no address beside them; those of EndpointSlices are replaced whole. */
-    json_array_foreach(items, i, item)
-    {
-        if (strcmp(list, "ports") == 0 && json_object_get(item, "port") != NULL)
-            return "port";
-    }
-    return NULL;
+    /* A Service's; those of an EndpointSlice, which are not in its spec, are replaced whole. */
+    return in != NULL && strcmp(in, "spec") == 0 && strcmp(list, "ports") == 0 ? "port" : NULL;
 }
 
 static size_t find_item(const json_t *list, const char *key, const json_t *value)
@@ -70,7 +64,7 @@ static size_t find_item(const json_t *list, const char *key, const json_t *value
 
 static bool is_directive(const json_t *item, const char *what) { return strcmp(json_text(item, "$patch"), what) == 0; }
 
-static json_t *strategic(const json_t *object, const json_t *patch, char **error);
+static json_t *strategic(const char *in, const json_t *object, const json_t *patch, char **error);
 
 static json_t *merge_list(const json_t *live, const json_t *patch, const char *key, char **error)
 {
@@ -93,9 +87,9 @@ static json_t *merge_list(const json_t *live, const json_t *patch, const char *k
             if (at != SIZE_MAX)
                 json_array_remove(out, at);
         } else if (at == SIZE_MAX) {
-            json_array_append_new(out, key[0] == '\0' ? json_incref(item) : strategic(NULL, item, error));
+            json_array_append_new(out, key[0] == '\0' ? json_incref(item) : strategic("", NULL, item, error));
         } else if (key[0] != '\0') {
-            json_array_set_new(out, at, strategic(json_array_get(out, at), item, error));
+            json_array_set_new(out, at, strategic("", json_array_get(out, at), item, error));
         }
     }
     return out;
@@ -148,7 +142,7 @@ static void retain_keys(json_t *out, const json_t *names)
     json_decref(kept);
 }
 
-static void directive(json_t *out, const char *key, const json_t *value)
+static void directive(const char *in, json_t *out, const char *key, const json_t *value)
 {
     static const char order[] = "$setElementOrder/", removed[] = "$deleteFromPrimitiveList/";
     struct str name = str_of(key);
@@ -156,7 +150,7 @@ static void directive(json_t *out, const char *key, const json_t *value)
         const char *list = key + sizeof order - 1;
         json_t *copy = json_copy(json_object_get(out, list));
         if (json_is_array(copy)) {
-            const char *by = merge_key(list, value);
+            const char *by = merge_key(in, list);
             if (by != NULL)
                 order_list(copy, value, by);
             json_object_set(out, list, copy);
@@ -169,7 +163,7 @@ static void directive(json_t *out, const char *key, const json_t *value)
     }
 }
 
-static json_t *strategic(const json_t *object, const json_t *patch, char **error)
+static json_t *strategic(const char *in, const json_t *object, const json_t *patch, char **error)
 {
     const char *key;
     json_t *value, *p = (json_t *)(uintptr_t)patch;
@@ -183,18 +177,18 @@ static json_t *strategic(const json_t *object, const json_t *patch, char **error
     {
         if (key[0] == '$')
             continue;
-        const char *by = json_is_array(value) ? merge_key(key, value) : NULL;
+        const char *by = json_is_array(value) ? merge_key(in, key) : NULL;
         if (json_is_null(value))
             json_object_del(out, key);
         else if (by != NULL)
             json_object_set_new(out, key, merge_list(json_object_get(out, key), value, by, error));
         else
-            json_object_set_new(out, key, strategic(json_object_get(out, key), value, error));
+            json_object_set_new(out, key, strategic(key, json_object_get(out, key), value, error));
     }
     json_object_foreach(p, key, value)
     {
         if (key[0] == '$')
-            directive(out, key, value);
+            directive(in, out, key, value);
     }
     return out;
 }
@@ -202,7 +196,7 @@ static json_t *strategic(const json_t *object, const json_t *patch, char **error
 json_t *patch_strategic(const json_t *object, const json_t *patch, char **error)
 {
     *error = NULL;
-    json_t *out = json_is_object(patch) ? strategic(object, patch, error) : NULL;
+    json_t *out = json_is_object(patch) ? strategic(NULL, object, patch, error) : NULL;
     if (out == NULL)
         *error = mem_strdup("the patch must be an object");
     else if (*error != NULL) {
@@ -214,7 +208,7 @@ json_t *patch_strategic(const json_t *object, const json_t *patch, char **error)
 
 /* ---- JSON patch ---- */
 
-enum { OPS_MAX = 10000 };
+enum { OPS_MAX = 10000, DEPTH_MAX = 64 /* as of what is read */ };
 
 /* The next reference token of a JSON pointer, decoded; mem_free. */
 static char *pointer_token(struct str *rest)
@@ -335,8 +329,10 @@ json_t *patch_json(const json_t *object, const json_t *patch, char **error)
     size_t i, left = 64 * 1024 * 1024;
     json_array_foreach(patch, i, op)
     {
-        size_t now = json_weight(out); /* "copy" can double a document with each step */
-        if (now > API_BODY_MAX || now > left || !run_op(&out, op)) {
+        /* "copy" can double a document with each step, its size or its depth. */
+        bool done = run_op(&out, op) && json_is_shallow(out, DEPTH_MAX);
+        size_t now = done ? json_weight(out) : 0;
+        if (!done || now > API_BODY_MAX || now > left) {
             *error = mem_printf("operation %zu of the patch, \"%s\" of \"%s\", cannot be done", i, json_text(op, "op"),
                                 json_text(op, "path"));
             json_decref(out);

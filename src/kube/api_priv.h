@@ -170,8 +170,8 @@ void api_make_uid(char out[40]);
 
 /* Path of an object's file, mem_free. */
 char *state_path(const struct kube_api *api, const struct api_type *t, const char *ns, const char *name);
-/* What the file holds. */
-void state_text(const json_t *object, const json_t *managers, bool with_status, struct strbuf *out);
+/* What the file holds. False: more than is read again at the next start. */
+bool state_text(const json_t *object, const json_t *managers, bool with_status, struct strbuf *out);
 /* Blocks (pool): writes, or removes when text.p is NULL; durable when it returns true. */
 bool state_write(const char *path, struct str text, char **error);
 /* At start; blocks. Objects go into api->objects; damaged files are moved aside and logged. */

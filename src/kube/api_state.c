@@ -21,7 +21,7 @@
 #include "base/log.h"
 #include "kube/api_priv.h"
 
-enum { RESERVED = 100000, FILE_MAX = 8 * 1024 * 1024, NAME_SHOWN = 150 };
+enum { RESERVED = 100000, FILE_MAX = 8 * 1024 * 1024, YAML_MAX = FILE_MAX / 2, NAME_SHOWN = 150 };
 static const char managers_mark[] = "\n# field owners: ";
 
 /* ---- names ---- */
@@ -65,25 +65,26 @@ static bool reads_back(struct str text, const json_t *object)
     return same;
 }
 
-void state_text(const json_t *object, const json_t *managers, bool with_status, struct strbuf *out)
+bool state_text(const json_t *object, const json_t *managers, bool with_status, struct strbuf *out)
 {
     json_t *copy = json_copy_head(object);
     json_object_del(json_object_get(copy, "metadata"), "resourceVersion");
     if (!with_status)
         json_object_del(copy, "status");
-    json_put_yaml(out, copy);
-    if (json_array_size(managers) > 0) {
+    bool readable = json_put_yaml(out, copy, YAML_MAX);
+    if (readable && json_array_size(managers) > 0) {
         out->n--; /* the mark begins with it */
         strbuf_addz(out, managers_mark);
         json_put(out, managers);
         strbuf_addc(out, '\n');
     }
-    if (!reads_back(strbuf_str(out), copy)) {
+    if (!readable || out->n > FILE_MAX || !reads_back(strbuf_str(out), copy)) {
         strbuf_clear(out); /* as JSON, which has no room for a comment: owners are forgotten */
         json_put(out, copy);
         strbuf_addc(out, '\n');
     }
     json_decref(copy);
+    return out->n <= FILE_MAX;
 }
 
 /* A new directory is there for certain once the one above it is synced. */

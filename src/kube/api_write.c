@@ -221,9 +221,10 @@ static bool run_create(struct write *w)
 {
     if (!check_type(w, w->body))
         return false;
-    json_t *next = json_copy_head(w->body), *metadata = json_object_get(next, "metadata");
-    generate_name(metadata);
+    json_t *next = json_copy_head(w->body);
+    generate_name(json_object_get(next, "metadata"));
     bool ok = check_place(w, next);
+    const json_t *metadata = json_object_get(next, "metadata"); /* one that is no object was replaced */
     const char *name = json_text(metadata, "name");
     const struct api_object *o = ok ? object_find(w->api, w->r.type, ns_of(w), name) : NULL;
     /* The Namespace that is there because something is in it may still be made. */
@@ -641,7 +642,8 @@ static void on_written(uv_work_t *work, int status)
     write_next(api);
 }
 
-static void to_disk(struct write *w)
+/* False: there is an object that may not be stored. */
+static bool to_disk(struct write *w)
 {
     struct kube_api *api = w->api;
     for (size_t i = 0; i < w->count; i++) {
@@ -650,10 +652,14 @@ static void to_disk(struct write *w)
             continue;
         const struct api_object *o = object_find(api, c->t, c->ns, c->name);
         c->path = state_path(api, c->t, c->ns, c->name);
-        state_text(c->json, c->managers, c->status || (o != NULL && o->client_status), &c->text);
+        if (!state_text(c->json, c->managers, c->status || (o != NULL && o->client_status), &c->text)) {
+            api_fail(&w->out, 413, "RequestEntityTooLarge", NULL, "the object is too large to be stored");
+            return fail(w);
+        }
     }
     api->writing = w;
     ASSERT(uv_queue_work(&api->loop->uv, &w->work, on_disk, on_written) == 0);
+    return true;
 }
 
 static void write_next(struct kube_api *api)
@@ -661,9 +667,7 @@ static void write_next(struct kube_api *api)
     while (api->writing == NULL && !list_is_empty(&api->writes)) {
         struct write *w = LIST_ENTRY(api->writes.next, struct write, node);
         list_remove(&w->node);
-        if (evaluate(w) && w->count > 0 && !w->r.dry_run)
-            to_disk(w);
-        else
+        if (!evaluate(w) || w->count == 0 || w->r.dry_run || !to_disk(w))
             write_answer(w);
     }
 }

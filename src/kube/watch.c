@@ -20,7 +20,7 @@ enum {
     WATCH_IDLE_MS = 180 * 1000, /* bookmarks come every minute */
     WATCH_LEAST_S = 300,        /* and at most twice that */
     POLL_MS = 10 * 1000,        /* a kind that is not there, or not allowed */
-    QUICK_MS = 1000,            /* a watch that ended sooner, with nothing, is an error in disguise */
+    QUICK_MS = 1000,            /* a watch that ended sooner is followed after a rest */
     ABSENT_CONFIRM_MS = 30 * 1000
 };
 
@@ -374,7 +374,6 @@ static void list_over(struct kube_watch *w)
     w->state.settled = true;
     w->state.lists++;
     w->absent_ms = 0;
-    w->backoff = 0;
     w->page_size = PAGE;
     set_state(w, KUBE_WATCH_LIVE, NULL);
     watch_begin(w);
@@ -519,11 +518,13 @@ static void watch_done(void *arg, struct kube_result *r)
 {
     struct kube_watch *w = arg;
     w->call = NULL;
-    bool quick = !w->moved && loop_now(w->o.loop) - w->began_ms < QUICK_MS;
+    bool quick = loop_now(w->o.loop) - w->began_ms < QUICK_MS;
     /* An answer that is an error: of a version too old, or from a future that a restored server does not know, or of a
      * kind that is gone. A list sorts them. */
     if (w->expired || r->status >= 300)
         strbuf_clear(&w->resource_version);
+    if (!quick && !w->failed && r->status < 300)
+        w->backoff = 0;
     if (!w->failed && r->error != NULL && !w->expired && r->status != 410)
         fail(w, r->error, r->retry_after_ms);
     else if (w->failed || quick)

@@ -240,17 +240,27 @@ static void on_respond(struct loop_task *task)
 
 static void request_whole(struct client *c) { loop_defer(c->server->loop, &c->respond); }
 
+static void refuse_body(struct client *c)
+{
+    h1_send_error(&c->h1, 413, STR("request body too large\n"));
+    c->close_after_flush = true;
+}
+
 static void on_head(void *stream, struct message *msg, bool end)
 {
     struct client *c = stream;
     c->request = msg;
+    if (msg->body == BODY_LENGTH && msg->content_length > c->server->o.max_body) {
+        refuse_body(c);
+        return;
+    }
     if (msg->expect_continue) {
         struct message m = {.status = 100, .version = 11, .body = BODY_NONE};
         headers_init(&m.headers, &c->arena, 1024, 4);
         if (headers_add(&m.headers, STR(":status"), STR("100")) == HEADERS_OK)
             c->h1.leg.codec->send_interim(&c->h1.leg, &m);
     }
-    if (end)
+    if (end || msg->upgrade) /* nothing here upgrades: it is answered as if it had not asked */
         request_whole(c);
 }
 
@@ -259,8 +269,7 @@ static void on_body(void *stream, struct buf *data, bool end)
     struct client *c = stream;
     if (c->body.n + data->n > c->server->o.max_body) {
         buf_clear(data);
-        h1_send_error(&c->h1, 413, STR("request body too large\n"));
-        c->close_after_flush = true;
+        refuse_body(c);
         return;
     }
     buf_move(&c->body, data, data->n);

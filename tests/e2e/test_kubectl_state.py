@@ -166,6 +166,29 @@ def test_what_yaml_cannot_hold(gateway, tmp_path):
     assert api.get(f"{path}/long")["spec"] == o["spec"]
 
 
+def test_what_grows_as_yaml(gateway, tmp_path):
+    """Lists in lists: 400 kB of JSON are 20 MB of indentation, more than is read at a start."""
+    state = tmp_path / "state"
+    gw, api = start(gateway, state)
+    path = "/apis/extensions.istio.io/v1alpha1/namespaces/default/wasmplugins"
+    nested = [1] * 200000
+    for _ in range(50):
+        nested = [nested]
+    o = {"apiVersion": "extensions.istio.io/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": "deep"},
+         "spec": {"url": "http://127.0.0.1:1/x.wasm", "pluginConfig": {"a": nested}}}
+    assert api.ask("POST", path, o).status == 201
+    assert (state / "WasmPlugin/default/deep.yaml").stat().st_size < 1 << 20
+    restart(gw, api)
+    assert api.get(f"{path}/deep")["spec"] == o["spec"]
+
+
+def test_metadata_that_is_no_object(gateway, tmp_path):
+    gw, api = start(gateway, tmp_path / "state")
+    for metadata in ("text", ["a"], 5, None):
+        o = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+        assert api.ask("POST", PATH, o).status == 422
+
+
 def test_two_weirs_do_not_share_a_state_directory(gateway, weir, tmp_path):
     state = tmp_path / "state"
     start(gateway, state)

@@ -20,7 +20,7 @@ static void done(json_t *out, char *error)
     struct strbuf text = {0};
     if (out != NULL) {
         json_put(&text, out);
-        json_put_yaml(&text, out);
+        (void)json_put_yaml(&text, out, SIZE_MAX);
     }
     strbuf_free(&text);
     json_decref(out);

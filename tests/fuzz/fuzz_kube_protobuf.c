@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int yaml = 0; o != NULL && yaml < 2; yaml++) {
         struct strbuf text = {0};
         if (yaml)
-            json_put_yaml(&text, o);
+            (void)json_put_yaml(&text, o, SIZE_MAX);
         else
             json_put(&text, o);
         json_t *again = json_of_text(strbuf_str(&text), &error, &duplicate);

@@ -108,6 +108,17 @@ static void test_kubectl_takes_over_its_own(void **state)
     conflicts("b", "{'spec':{'p':1}}", "Apply failed with 1 conflict: conflict with \"kubectl\" using v1: .spec.p");
 }
 
+/* What the client's side compares with stays: people go back to it. */
+static void test_last_applied_stays(void **state)
+{
+    (void)state;
+    writes(
+        "kubectl-client-side-apply",
+        "{'metadata':{'annotations':{'kubectl.kubernetes.io/last-applied-configuration':'x','a':'b'}},'spec':{'p':1}}");
+    applies("kubectl", "{'spec':{'p':1}}");
+    live_is("{'metadata':{'annotations':{'kubectl.kubernetes.io/last-applied-configuration':'x'}},'spec':{'p':1}}");
+}
+
 static void test_nothing_changed(void **state)
 {
     (void)state;
@@ -125,6 +136,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_conflict_texts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_writes_own, setup, teardown),
         cmocka_unit_test_setup_teardown(test_kubectl_takes_over_its_own, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_last_applied_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_changed, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@ static void test_yaml_is_for_people(void **state)
     json_t *j = J("{'kind':'WasmPlugin','spec':{'url':'oci://a/b:1','on':'yes','list':[{'a':1,'b':[true]},'x',[],{}],"
                   "'text':'one\\ntwo\\n','none':null,'empty':{}},'n':-1.5}");
     struct strbuf b = {0};
-    json_put_yaml(&b, j);
+    assert_true(json_put_yaml(&b, j, SIZE_MAX));
     strbuf_addc(&b, '\0');
     assert_string_equal(b.p, "kind: WasmPlugin\n"
                              "spec:\n"
@@ -90,7 +90,7 @@ static void test_yaml_reads_back(void **state)
         json_array_append_new(list, json_pack("[s, {s:s}]", odd[i], odd[i], odd[i]));
         json_object_set_new(j, "list", list);
         struct strbuf b = {0};
-        json_put_yaml(&b, j);
+        assert_true(json_put_yaml(&b, j, SIZE_MAX));
         char *error, *duplicate;
         json_t *again = json_of_text(strbuf_str(&b), &error, &duplicate);
         if (again == NULL || duplicate != NULL)

@@ -36,13 +36,16 @@ static void test_strategic(void **state)
     (void)state;
     static const char *const rows[][3] = {
         {"{'data':{'a':'1','b':'2'}}", "{'data':{'b':null,'c':'3'}}", "{'data':{'a':'1','c':'3'}}"},
-        {"{'ports':[{'port':80,'name':'a'},{'port':81}]}", "{'ports':[{'port':80,'name':'b'},{'port':82}]}",
-         "{'ports':[{'port':80,'name':'b'},{'port':81},{'port':82}]}"},
-        {"{'ports':[{'port':80},{'port':81}]}", "{'ports':[{'port':80,'$patch':'delete'}]}", "{'ports':[{'port':81}]}"},
-        {"{'ports':[{'port':80},{'port':81}]}", "{'ports':[{'$patch':'replace'},{'port':82}]}",
-         "{'ports':[{'port':82}]}"},
-        {"{'ports':[{'port':80},{'port':81}]}", "{'$setElementOrder/ports':[{'port':81},{'port':80}]}",
-         "{'ports':[{'port':81},{'port':80}]}"},
+        {"{'spec':{'ports':[{'port':80,'name':'a'},{'port':81}]}}",
+         "{'spec':{'ports':[{'port':80,'name':'b'},{'port':82}]}}",
+         "{'spec':{'ports':[{'port':80,'name':'b'},{'port':81},{'port':82}]}}"},
+        {"{'spec':{'ports':[{'port':80},{'port':81}]}}", "{'spec':{'ports':[{'port':80,'$patch':'delete'}]}}",
+         "{'spec':{'ports':[{'port':81}]}}"},
+        {"{'spec':{'ports':[{'port':80},{'port':81}]}}", "{'spec':{'ports':[{'$patch':'replace'},{'port':82}]}}",
+         "{'spec':{'ports':[{'port':82}]}}"},
+        {"{'spec':{'ports':[{'port':80},{'port':81}]}}",
+         "{'spec':{'$setElementOrder/ports':[{'port':81},{'port':80}]}}",
+         "{'spec':{'ports':[{'port':81},{'port':80}]}}"},
         {"{'finalizers':['a','b']}", "{'$deleteFromPrimitiveList/finalizers':['a'],'finalizers':['c']}",
          "{'finalizers':['b','c']}"},
         {"{'a':{'b':1,'c':2}}", "{'a':{'$patch':'replace','d':3}}", "{'a':{'d':3}}"},
@@ -52,6 +55,8 @@ static void test_strategic(void **state)
         /* An EndpointSlice's ports are one value. */
         {"{'ports':[{'name':'a','port':1}],'endpoints':[{'conditions':{}}]}", "{'endpoints':[{'addresses':['x']}]}",
          "{'ports':[{'name':'a','port':1}],'endpoints':[{'addresses':['x']}]}"},
+        {"{'ports':[{'name':'a','port':1}]}", "{'$setElementOrder/ports':[{'port':2}],'ports':[{'name':'a','port':2}]}",
+         "{'ports':[{'name':'a','port':2}]}"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         json_t *object = J(rows[i][0]), *patch = J(rows[i][1]);
@@ -133,13 +138,40 @@ static void test_json_patch_bomb(void **state)
     json_decref(patch);
 }
 
+/* Each copy, put below the deepest member, doubles the depth: what is read later is walked by recursion. */
+static void test_json_patch_depth(void **state)
+{
+    (void)state;
+    json_t *object = J("{'x':{}}"), *patch = json_array();
+    struct strbuf path = {0};
+    strbuf_addz(&path, "/x");
+    for (int i = 0; i < 16; i++) {
+        size_t n = path.n;
+        strbuf_addz(&path, "/x");
+        char *to = str_dup(strbuf_str(&path));
+        json_array_append_new(patch, json_pack("{s:s, s:s, s:s}", "op", "copy", "from", "/x", "path", to));
+        mem_free(to);
+        char *half = str_dup(str_upto(strbuf_str(&path), n));
+        strbuf_clear(&path);
+        strbuf_addz(&path, half);
+        strbuf_addz(&path, half);
+        mem_free(half);
+    }
+    char *error;
+    assert_null(patch_json(object, patch, &error));
+    assert_non_null(error);
+    mem_free(error);
+    strbuf_free(&path);
+    json_decref(object);
+    json_decref(patch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_merge_table),
-        cmocka_unit_test(test_strategic),
-        cmocka_unit_test(test_json_patch),
-        cmocka_unit_test(test_json_patch_bomb),
+        cmocka_unit_test(test_merge_table),      cmocka_unit_test(test_strategic),
+        cmocka_unit_test(test_json_patch),       cmocka_unit_test(test_json_patch_bomb),
+        cmocka_unit_test(test_json_patch_depth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

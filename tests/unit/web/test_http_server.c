@@ -245,6 +245,26 @@ static void test_body_too_large(void **state)
     assert_int_equal(handled, 0);
 }
 
+/* Neither its announcement nor its bytes are waited for. */
+static void test_body_too_large_at_once(void **state)
+{
+    (void)state;
+    const char *a =
+        rig_ask(&loop, &addr, "POST /p HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1001\r\n\r\n");
+    has(a, "HTTP/1.1 413 ");
+    assert_null(strstr(a, "100 Continue"));
+    assert_int_equal(handled, 0);
+}
+
+/* Nothing here upgrades: kubectl port-forward and exec are told so, and do not hang. */
+static void test_upgrade_is_answered(void **state)
+{
+    (void)state;
+    has(rig_ask(&loop, &addr, "GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+        "HTTP/1.1 200 ");
+    assert_int_equal(handled, 1);
+}
+
 static void test_head_and_close(void **state)
 {
     (void)state;
@@ -377,6 +397,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_stream_to_a_stuck_client, setup_impatient, teardown),
         cmocka_unit_test_setup_teardown(test_bodies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_body_too_large, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_body_too_large_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_upgrade_is_answered, setup, teardown),
         cmocka_unit_test_setup_teardown(test_head_and_close, setup, teardown),
         cmocka_unit_test_setup_teardown(test_malformed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_keep_alive_and_pipelining, setup, teardown),
