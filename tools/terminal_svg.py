@@ -25,12 +25,12 @@ def main():
           f'role="img" aria-label="{html.escape(sys.argv[1])}">')
     print(f'<rect width="100%" height="100%" rx="8" fill="#22262b"/><text x="{width / 2:.0f}" y="24" text-anchor="middle" '
           f'font-family="sans-serif" font-size="13" fill="#8b9199">{html.escape(sys.argv[1])}</text>')
-    print('<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace" font-size="13" xml:space="preserve">')
+    print('<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace" font-size="13">')
     for i, (kind, line) in enumerate(lines):
         weight = ' font-weight="bold"' if kind == "$" else ""
         if line:
             print(f'<text x="{LEFT}" y="{TOP + i * LINE}" fill="{COLOURS[kind]}"{weight} textLength="{len(line) * CHAR:.1f}" '
-                  f'lengthAdjust="spacing">{html.escape(line)}</text>')
+                  f'lengthAdjust="spacing">{html.escape(line).replace(" ", chr(160))}</text>')
     print("</g></svg>")
 
 

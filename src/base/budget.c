@@ -51,31 +51,89 @@ uint64_t budget_used(void) { return atomic_load_explicit(&used_bytes, memory_ord
 
 uint64_t budget_limit(void) { return atomic_load_explicit(&limit_bytes, memory_order_relaxed); }
 
-/* A number alone in a small file; 0 when there is none ("max"). */
-static uint64_t read_number(const char *path)
+/* ---- what there is ---- */
+
+/* At most n bytes of a small file that the kernel makes up (its size says nothing). */
+static struct str read_some(const char *path, char *room, size_t n)
 {
-    char text[64];
+    size_t got = 0;
+    ssize_t r = 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return 0;
-    ssize_t n = read(fd, text, sizeof text);
+        return STR_NONE;
+    while (got < n && (r = read(fd, room + got, n - got)) > 0)
+        got += (size_t)r;
     close(fd);
+    return r < 0 ? STR_NONE : str_span(room, got);
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b) { return a == 0 || (b != 0 && b < a) ? b : a; }
+
+/* 0 when there is no such file, or no number in it ("max"). */
+static uint64_t read_limit(const char *root, const char *mount, struct str group, const char *file)
+{
+    char room[64];
+    char *path = mem_printf("%s%s%.*s/%s", root, mount, STR_ARG(group), file);
+    struct str text = read_some(path, room, sizeof room);
     uint64_t value = 0;
-    return n > 0 && str_to_u64(str_trim(str_upto((struct str){text, (size_t)n}, (size_t)n - (text[n - 1] == '\n'))),
-                               UINT64_MAX, &value)
-               ? value
-               : 0;
+
+    mem_free(path);
+    if (text.n > 0 && text.p[text.n - 1] == '\n')
+        text.n--;
+    return str_to_u64(text, UINT64_MAX, &value) ? value : 0;
+}
+
+/* The tightest limit of a group and of those around it: each holds for all below. A group that the mount does not show
+ * (a container without a namespace of its own sees the host's names) has no file, and its mount's root has. */
+static uint64_t limit_of_groups(const char *root, const char *mount, struct str group, const char *file)
+{
+    uint64_t least = 0;
+
+    if (group.n == 0 || group.p[0] != '/' || str_find_str(group, STR("/..")) >= 0)
+        group = STR("/");
+    while (group.n > 0) {
+        while (group.n > 0 && group.p[group.n - 1] == '/')
+            group.n--;
+        least = smaller(least, read_limit(root, mount, group, file));
+        while (group.n > 0 && group.p[group.n - 1] != '/')
+            group.n--;
+    }
+    return least;
+}
+
+static bool has_memory(struct str controllers)
+{
+    while (controllers.n > 0)
+        if (str_is(str_split(&controllers, ','), "memory"))
+            return true;
+    return false;
+}
+
+/* Lines of "id:controllers:/group"; cgroup v2 is the one without controllers. */
+uint64_t budget_cgroup_limit(const char *root)
+{
+    char room[8192];
+    char *path = mem_printf("%s/proc/self/cgroup", root);
+    struct str lines = read_some(path, room, sizeof room);
+    struct str two = STR("/"), one = STR("/");
+
+    mem_free(path);
+    while (lines.n > 0) {
+        struct str rest = str_split(&lines, '\n');
+        struct str id = str_split(&rest, ':'), controllers = str_split(&rest, ':');
+        if (str_is(id, "0") && controllers.n == 0)
+            two = rest;
+        else if (has_memory(controllers))
+            one = rest;
+    }
+    return smaller(limit_of_groups(root, "/sys/fs/cgroup", two, "memory.max"),
+                   limit_of_groups(root, "/sys/fs/cgroup/memory", one, "memory.limit_in_bytes"));
 }
 
 uint64_t budget_default_limit(void)
 {
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     uint64_t bytes = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
-    static const char *const limits[] = {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"};
-    for (size_t i = 0; i < ARRAY_LEN(limits); i++) {
-        uint64_t n = read_number(limits[i]);
-        if (n > 0 && (bytes == 0 || n < bytes))
-            bytes = n;
-    }
-    return bytes / 10 * 8;
+
+    return smaller(bytes, budget_cgroup_limit("")) / 10 * 8;
 }

@@ -14,6 +14,9 @@ enum budget_level { BUDGET_FINE, BUDGET_NEAR /* over 90 %: shed */, BUDGET_OVER 
 
 /* 80 % of what the cgroup or the machine lets this process have; 0 when neither can be read. */
 uint64_t budget_default_limit(void);
+/* The tightest memory limit of this process's cgroup and of those around it (v2: memory.max; v1: memory.limit_in_bytes);
+ * 0: none. root: before /proc and /sys; "" but in tests. */
+uint64_t budget_cgroup_limit(const char *root);
 /* bytes == 0: no ceiling. */
 void budget_set_limit(uint64_t bytes);
 /* Always counts. The caller decides by budget_level() beforehand whether to begin new work. */

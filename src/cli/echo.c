@@ -102,7 +102,6 @@ static int serve(const struct addr *addr, const char *name)
         fprintf(stderr, "weir echo: cannot listen: %s\n", strerror(errno));
         return CLI_FAILED;
     }
-    signal(SIGPIPE, SIG_IGN);
     loop_init(&loop);
     struct http_server_options o = {.max_connections = 10000,
                                     .max_body = ECHO_BYTES_MAX,

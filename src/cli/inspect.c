@@ -55,6 +55,7 @@ static int report(const char *path, struct str wasm)
     char *error = NULL, digest[65];
     if (!module_info_parse(wasm, &info, &error)) {
         fprintf(stderr, "%s: is not a valid Wasm module: %s\n", path, error != NULL ? error : "malformed");
+        mem_free(error);
         return CLI_FAILED;
     }
     sha256_hex(wasm, digest);

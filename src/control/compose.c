@@ -74,14 +74,18 @@ static bool class_is_ours(const struct compose *c, const struct resource *gw, co
 }
 
 /* Into *out, which holds what goes before. False, and *out as it was, when anything in the map is wrong. */
-static bool limits_read(const struct config_map *map, const char *file, unsigned line, struct limits *out,
+static bool limits_read(const struct resource *r, const char *file, unsigned line, struct limits *out,
                         struct diag *diag)
 {
+    const struct config_map *map = &r->u.config_map;
     struct limits next;
     limits_copy(&next, out);
     for (size_t i = 0; i < map->data_count; i++)
         limits_set(&next, str_of(map->data[i].key), str_of(map->data[i].value), file, line, "data", diag);
-    access_log_free(access_log_new(next.access_log, next.access_log_text, diag));
+    struct access_log *log = access_log_new(next.access_log, next.access_log_text, diag);
+    if (access_log_reads_environment(log) && r->meta.origin != ORIGIN_FILE) /* variables hold secrets */
+        diag_add(diag, DIAG_ERROR, file, line, 0, "data", "access-log-format: only a file may use ENVIRONMENT");
+    access_log_free(log);
     bool good = diag->errors == 0;
     struct limits gone = good ? *out : next;
     if (good)
@@ -110,13 +114,13 @@ static void limits_from_map(const struct compose *c, const struct resource *gw, 
 {
     char *key = mem_printf("%s/%s", o->ns, o->name);
     struct diag diag = {0};
-    if (limits_read(&o->good->u.config_map, o->file, o->line, limits, &diag)) {
+    if (limits_read(o->good, o->file, o->line, limits, &diag)) {
         memory_set(c->memory, key, o->good);
     } else {
         const struct resource *last = map_get(&c->memory->parameters, str_of(key));
         struct diag ignored = {0};
         if (last != NULL)
-            (void)limits_read(&last->u.config_map, o->file, o->line, limits, &ignored);
+            (void)limits_read(last, o->file, o->line, limits, &ignored);
         diag_free(&ignored);
     }
     for (size_t i = 0; i < diag.count; i++) {

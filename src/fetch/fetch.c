@@ -244,7 +244,9 @@ void fetch_write_url(const char *url, struct strbuf *out)
     ptrdiff_t slashes = str_find_str(rest, STR("://"));
     size_t scheme = slashes >= 0 ? (size_t)slashes + 3 : 0;
     strbuf_add(out, str_upto(rest, scheme));
-    strbuf_add(out, reference_without_user(str_from(rest, scheme)));
+    rest = reference_without_user(str_from(rest, scheme));
+    ptrdiff_t query = str_find(rest, '?');
+    strbuf_add(out, query >= 0 ? str_upto(rest, (size_t)query) : rest);
 }
 
 static void on_refuse(struct loop_task *task) { fetch_end(CONTAINER_OF(task, struct fetch, refuse)); }

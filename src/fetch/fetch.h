@@ -57,7 +57,8 @@ struct fetch *fetch_start(struct fetcher *f, const struct fetch_request *request
 /* done will not run. */
 void fetch_cancel(struct fetch *f);
 
-/* The url as it may be shown: without user and password. Appends. */
+/* The url as it may be shown: without user and password, and without a query (of a presigned url that is as good as a
+ * password). Appends. */
 void fetch_write_url(const char *url, struct strbuf *out);
 
 #endif

@@ -144,6 +144,10 @@ static const char *parse(struct str text, struct reference *out)
         return "is too long";
     if (text.p[0] == '/')
         return "begins with a slash: it names no registry and no repository (a file is file:///...)";
+    struct str host = text, rest = host;
+    host = str_split(&rest, '/');
+    if (rest.p != NULL && str_find(host, '@') >= 0)
+        return "holds a user or a password, which belong into a pull secret or Docker's configuration";
     struct str digest = cut_last(&text, '@', 0);
     size_t slash = text.n;
     while (slash > 0 && text.p[slash - 1] != '/')
@@ -159,10 +163,12 @@ static const char *parse(struct str text, struct reference *out)
     if (fault != NULL)
         return fault;
     out->by_default = registry.p == NULL;
-    bool hub = out->by_default || is_hub(registry);
+    bool hub = out->by_default || is_hub(registry), official = hub && str_find(name, '/') < 0;
+    if (official && name.n + strlen("library/") > REPOSITORY_MAX)
+        return "has a repository name that is too long";
     out->name = str_dup(text);
     out->registry = hub ? mem_strdup("docker.io") : str_dup(registry);
-    out->repository = hub && str_find(name, '/') < 0 ? mem_printf("library/%.*s", STR_ARG(name)) : str_dup(name);
+    out->repository = official ? mem_printf("library/%.*s", STR_ARG(name)) : str_dup(name);
     out->digest = digest.p != NULL ? str_dup(digest) : NULL;
     out->tag = tag.p != NULL ? str_dup(tag) : digest.p == NULL ? mem_strdup("latest") : NULL;
     return NULL;

@@ -7,6 +7,8 @@
  */
 #include "io/loop.h"
 
+#include <signal.h>
+
 /* Rounds of tasks deferring tasks in one turn; what is left then waits for the next. */
 enum { LOOP_ROUNDS = 16 };
 
@@ -45,8 +47,17 @@ static void on_check(uv_check_t *check)
         run_deferred(loop);
 }
 
+/* A peer or a child that closes early is an error like any other: libuv's pipes and TLS would raise a signal. */
+static void ignore_broken_pipes(void)
+{
+    struct sigaction now;
+    if (sigaction(SIGPIPE, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
+        signal(SIGPIPE, SIG_IGN);
+}
+
 void loop_init(struct loop *loop)
 {
+    ignore_broken_pipes();
     uv_must(uv_loop_init(&loop->uv));
     uv_must(uv_check_init(&loop->uv, &loop->check));
     uv_must(uv_idle_init(&loop->uv, &loop->wake));

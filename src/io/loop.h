@@ -18,6 +18,7 @@ struct loop {
     struct list deferred;
 };
 
+/* SIGPIPE is ignored from then on, unless the process has its own idea of it. */
 void loop_init(struct loop *loop);
 /* Runs until loop_stop. */
 void loop_run(struct loop *loop);

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "proxy/access_log_format.h"
+#include "proxy/grpc.h"
 #include "proxy/pool.h"
 #include "proxy/stream.h"
 
@@ -59,6 +60,8 @@ void access_log_free(struct access_log *log)
     mem_free(log->pieces);
     mem_free(log);
 }
+
+bool access_log_reads_environment(const struct access_log *log) { return log != NULL && log->reads_environment; }
 
 /* ---- values ---- */
 
@@ -241,7 +244,131 @@ static void set_head_bytes(struct value *v, const struct stream *s, enum directi
     set_number(v, s->side[dir].msg != NULL ? s->side[dir].msg->head_bytes : 0);
 }
 
-static void value_of(const struct log_piece *p, const struct stream *s, struct value *v)
+static const char *long_flag(const char *flag)
+{
+    static const struct {
+        const char *flag, *name;
+    } names[] = {{"DC", "DownstreamConnectionTermination"},
+                 {"DPE", "DownstreamProtocolError"},
+                 {"NC", "NoClusterFound"},
+                 {"NR", "NoRouteFound"},
+                 {"OM", "OverloadManagerTerminated"},
+                 {"SI", "StreamIdleTimeout"},
+                 {"UC", "UpstreamConnectionTermination"},
+                 {"UF", "UpstreamConnectionFailure"},
+                 {"UH", "NoHealthyUpstream"},
+                 {"UO", "UpstreamOverflow"},
+                 {"UPE", "UpstreamProtocolError"},
+                 {"UT", "UpstreamRequestTimeout"}};
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strcmp(flag, names[i].flag) == 0)
+            return names[i].name;
+    return flag;
+}
+
+/* As Envoy: of requests that are of gRPC; from the trailers, else the head, else what the HTTP status means. */
+static bool grpc_status(const struct stream *s, uint64_t *status)
+{
+    const struct headers *head = message_headers(s, DIR_RESPONSE), *trailers = s->side[DIR_RESPONSE].trailers;
+    struct str text = trailers != NULL ? headers_value(trailers, HDR_GRPC_STATUS) : STR_NONE;
+
+    if (!grpc_is_request(message_headers(s, DIR_REQUEST)))
+        return false;
+    if (text.n == 0 && head != NULL)
+        text = headers_value(head, HDR_GRPC_STATUS);
+    if (!str_to_u64(text, INT32_MAX, status))
+        *status = grpc_of_status(s->status);
+    return true;
+}
+
+static void set_grpc_status(struct value *v, const struct stream *s, bool as_number, bool snake)
+{
+    uint64_t status;
+
+    if (!grpc_status(s, &status))
+        return;
+    const char *name = as_number ? NULL : grpc_status_name(status, snake);
+    if (name != NULL)
+        set_text(v, str_of(name));
+    else
+        set_number(v, status);
+}
+
+/* The original path is known where a rewrite, or a filter, changed it. */
+static void set_path(struct value *v, const struct stream *s, const struct log_piece *p)
+{
+    const struct headers *h = message_headers(s, DIR_REQUEST);
+    struct str now = h != NULL ? headers_value(h, HDR_PATH) : STR_NONE;
+    struct str original = str_eq(s->original_path, now) ? STR_NONE : s->original_path;
+    struct str path =
+        p->u.path.source == PATH_NOW || (p->u.path.source == PATH_ORIGINAL_OR_NOW && original.n == 0) ? now : original;
+
+    if (p->u.path.without_query)
+        path = str_split(&path, '?');
+    set_text(v, path);
+}
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10 : -1;
+}
+
+/* Percent-decoded into the stream's memory, as far as there is any; else as it is. */
+static struct str decode(struct arena *arena, struct str s)
+{
+    if (str_find(s, '%') < 0)
+        return s;
+    char *at = arena_try_alloc(arena, s.n);
+    if (at == NULL)
+        return s;
+    size_t n = 0;
+    for (size_t i = 0; i < s.n; i++) {
+        bool escape = s.p[i] == '%' && i + 2 < s.n && hex_digit(s.p[i + 1]) >= 0 && hex_digit(s.p[i + 2]) >= 0;
+        at[n++] = escape ? (char)(hex_digit(s.p[i + 1]) * 16 + hex_digit(s.p[i + 2])) : s.p[i];
+        i += escape ? 2 : 0;
+    }
+    return str_span(at, n);
+}
+
+/* The first parameter of that name. */
+static void set_query_param(struct value *v, struct stream *s, struct str wanted)
+{
+    const struct headers *h = message_headers(s, DIR_REQUEST);
+    struct str query = h != NULL ? headers_value(h, HDR_PATH) : STR_NONE;
+
+    (void)str_split(&query, '?');
+    while (query.n > 0) {
+        struct str value = str_split(&query, '&'), name = str_split(&value, '=');
+        if (str_eq(decode(&s->arena, name), wanted)) {
+            set_text(v, decode(&s->arena, value));
+            return;
+        }
+    }
+}
+
+static uint64_t point_ns(const struct stream *s, enum log_point point)
+{
+    switch (point) {
+    case POINT_REQUEST_BEGIN: return s->start_ns;
+    case POINT_REQUEST_END: return s->request_end_ns;
+    case POINT_UP_SENT: return s->up_start_ns;
+    case POINT_UP_HEAD: return s->up_head_ns;
+    case POINT_RESPONSE_END: return s->end_ns;
+    case POINT_NEVER: break;
+    }
+    return 0;
+}
+
+static void set_common_duration(struct value *v, const struct stream *s, const struct log_piece *p)
+{
+    uint64_t from = point_ns(s, p->u.span.from), to = point_ns(s, p->u.span.to);
+
+    if (from != 0 && to >= from)
+        set_number(v, (to - from) / p->u.span.unit_ns);
+}
+
+static void value_of(const struct log_piece *p, struct stream *s, struct value *v)
 {
     switch (p->op) {
     case OP_START_TIME: set_start_time(v, s); break;
@@ -287,8 +414,21 @@ static void value_of(const struct log_piece *p, const struct stream *s, struct v
     case OP_STREAM_ID: set_text(v, s->request_id); break;
     case OP_CONNECTION_ID: set_number(v, s->conn_id); break;
     case OP_END_REASON: set_text(v, str_of(end_reason_details(s->reason))); break;
+    case OP_RESPONSE_FLAGS_LONG: set_text(v, str_of(long_flag(end_reason_flag(s->reason)))); break;
+    case OP_GRPC_STATUS: set_grpc_status(v, s, false, p->u.snake); break;
+    case OP_GRPC_STATUS_NUMBER: set_grpc_status(v, s, true, false); break;
+    case OP_PATH: set_path(v, s, p); break;
+    case OP_QUERY_PARAM: set_query_param(v, s, str_span(p->text, p->text_bytes)); break;
+    case OP_COMMON_DURATION: set_common_duration(v, s, p); break;
+    case OP_DOWN_WIRE_RECEIVED: set_number(v, s->down_wire.received); break;
+    case OP_DOWN_WIRE_SENT: set_number(v, s->down_wire.sent); break;
+    case OP_UP_WIRE_RECEIVED: set_number(v, s->up_wire.received); break;
+    case OP_UP_WIRE_SENT: set_number(v, s->up_wire.sent); break;
+    case OP_UPSTREAM_PROTOCOL: set_text(v, s->up_start_ns != 0 ? STR("HTTP/1.1") : STR_NONE); break;
     case OP_LITERAL:
     case OP_HOSTNAME:
+    case OP_ENVIRONMENT:
+    case OP_ACCESS_LOG_TYPE:
     case OP_ABSENT: break;
     }
 }

@@ -17,7 +17,9 @@ struct access_log;
  * immutable: threads may share it. */
 struct access_log *access_log_new(enum access_log_format kind, const char *text, struct diag *diag);
 void access_log_free(struct access_log *log);
-/* Appends one line without newline. Reads s only; end_ns must be set. */
+/* Does its format hold variables of this process (ENVIRONMENT)? log may be NULL. */
+bool access_log_reads_environment(const struct access_log *log);
+/* Appends one line without newline. Of s it changes the arena only (decoded values); end_ns must be set. */
 void access_log_write(const struct access_log *log, struct stream *s, struct strbuf *out);
 
 #endif

@@ -6,6 +6,7 @@
 #include "proxy/access_log_format.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -209,6 +210,118 @@ static void add_hostname(struct compiler *c)
     add_literal(c, str_of(name[0] != '\0' ? name : "-"));
 }
 
+/* A literal that is a value: null where there is none. */
+static void add_value(struct compiler *c, const char *text, uint32_t limit)
+{
+    struct str value = text != NULL ? str_of(text) : STR_NONE;
+
+    if (value.n == 0) {
+        piece_add(c, OP_ABSENT);
+        return;
+    }
+    value = limit != 0 && limit < value.n ? str_upto(value, limit) : value;
+    if (c->form != FORM_TEXT) {
+        add_literal(c, value);
+        return;
+    }
+    struct strbuf escaped = {0};
+    strbuf_add_escaped(&escaped, value);
+    add_raw(c, strbuf_str(&escaped));
+    strbuf_free(&escaped);
+}
+
+/* Where the format comes from decides whether it may be used: access_log_reads_environment. */
+static bool add_environment(struct compiler *c, struct str name, uint32_t limit)
+{
+    char *z = str_dup(name);
+
+    c->log->reads_environment = true;
+    add_value(c, getenv(z), limit);
+    mem_free(z);
+    return true;
+}
+
+/* "WQ" or "NQ" (the query), then what of the path. */
+static bool add_path(struct compiler *c, struct str args, uint32_t limit)
+{
+    static const char *const sources[] = {"ORIG_OR_PATH", "ORIG", "PATH"};
+    struct str source = args, query = str_split(&source, ':');
+    size_t i = 0;
+
+    if (query.n != 0 && !str_is(query, "WQ") && !str_is(query, "NQ"))
+        return fail(c, "PATH is with (WQ) or without (NQ) the query", args);
+    while (source.n != 0 && i < ARRAY_LEN(sources) && !str_is(source, sources[i]))
+        i++;
+    if (i == ARRAY_LEN(sources))
+        return fail(c, "PATH is one of ORIG, PATH, ORIG_OR_PATH", args);
+    struct log_piece *p = piece_add(c, OP_PATH);
+    p->limit = limit;
+    p->u.path.source = (enum log_path_source)i;
+    p->u.path.without_query = str_is(query, "NQ");
+    return true;
+}
+
+static bool add_grpc_status(struct compiler *c, struct str how, uint32_t limit)
+{
+    if (str_is(how, "NUMBER")) {
+        piece_add(c, OP_GRPC_STATUS_NUMBER);
+        return true;
+    }
+    if (how.n != 0 && !str_is(how, "CAMEL_STRING") && !str_is(how, "SNAKE_STRING"))
+        return fail(c, "GRPC_STATUS is CAMEL_STRING, SNAKE_STRING or NUMBER", how);
+    struct log_piece *p = piece_add(c, OP_GRPC_STATUS);
+    p->limit = limit;
+    p->u.snake = str_is(how, "SNAKE_STRING");
+    return true;
+}
+
+static bool find_point(const struct compiler *c, struct str name, enum log_point *out)
+{
+    static const struct {
+        const char *name;
+        enum log_point point;
+    } points[] = {{"DS_RX_BEG", POINT_REQUEST_BEGIN}, {"DS_RX_END", POINT_REQUEST_END},  {"US_TX_BEG", POINT_UP_SENT},
+                  {"US_RX_BEG", POINT_UP_HEAD},       {"DS_TX_END", POINT_RESPONSE_END}, {"US_HS_END", POINT_NEVER}};
+    static const char *const unmeasured[] = {"US_CX_BEG",      "US_CX_END", "US_TX_END",
+                                             "US_RX_BODY_BEG", "US_RX_END", "DS_TX_BEG"};
+
+    for (size_t i = 0; i < ARRAY_LEN(unmeasured); i++)
+        if (str_is(name, unmeasured[i]))
+            return fail(c, "this point of COMMON_DURATION is not measured", name);
+    *out = POINT_NEVER;
+    for (size_t i = 0; i < ARRAY_LEN(points); i++)
+        if (str_is(name, points[i].name))
+            *out = points[i].point;
+    return name.n != 0 || fail(c, "COMMON_DURATION is START:END:ms, us or ns", name);
+}
+
+/* "START:END:PRECISION" */
+static bool add_common_duration(struct compiler *c, struct str args, uint32_t limit)
+{
+    struct str unit = args, from = str_split(&unit, ':'), to = str_split(&unit, ':');
+    uint64_t ns = str_is(unit, "ms") ? 1000000 : str_is(unit, "us") ? 1000 : str_is(unit, "ns") ? 1 : 0;
+    enum log_point begin, end;
+
+    if (ns == 0)
+        return fail(c, "COMMON_DURATION is START:END:ms, us or ns", args);
+    if (!find_point(c, from, &begin) || !find_point(c, to, &end))
+        return false;
+    struct log_piece *p = piece_add(c, OP_COMMON_DURATION);
+    p->limit = limit;
+    p->u.span.from = begin;
+    p->u.span.to = end;
+    p->u.span.unit_ns = ns;
+    return true;
+}
+
+static void add_query_param(struct compiler *c, struct str name, uint32_t limit)
+{
+    struct log_piece *p = piece_add(c, OP_QUERY_PARAM);
+
+    p->limit = limit;
+    set_text(p, name);
+}
+
 static bool add_operator(struct compiler *c, struct str name, struct str args, uint32_t limit)
 {
     size_t i = 0;
@@ -230,6 +343,12 @@ static bool add_operator(struct compiler *c, struct str name, struct str args, u
     case OP_TRAILER: return add_header(c, operators[i].op, args, limit);
     case OP_FILTER_STATE: return add_filter_state(c, args, limit);
     case OP_HOSTNAME: add_hostname(c); return true;
+    case OP_ACCESS_LOG_TYPE: add_literal(c, STR("DownstreamEnd")); return true;
+    case OP_ENVIRONMENT: return add_environment(c, args, limit);
+    case OP_PATH: return add_path(c, args, limit);
+    case OP_QUERY_PARAM: add_query_param(c, args, limit); return true;
+    case OP_GRPC_STATUS: return add_grpc_status(c, args, limit);
+    case OP_COMMON_DURATION: return add_common_duration(c, args, limit);
     default: break;
     }
     piece_add(c, operators[i].op)->limit = limit;
@@ -320,6 +439,7 @@ static bool json_format(struct compiler *c, struct str format)
     }
     if (!single)
         add_raw(c, STR("\""));
+    c->log->reads_environment = c->log->reads_environment || part.reads_environment;
     mem_free(part.pieces);
     return ok;
 }

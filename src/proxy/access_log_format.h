@@ -54,7 +54,33 @@
     X(STREAM_ID, "STREAM_ID", NONE)                                                                                    \
     X(CONNECTION_ID, "CONNECTION_ID", NONE)                                                                            \
     X(END_REASON, "END_REASON", NONE)                                                                                  \
-    /* What plain HTTP never has; known so that Istio's default format is taken as it is. */                           \
+    X(RESPONSE_FLAGS_LONG, "RESPONSE_FLAGS_LONG", NONE)                                                                \
+    X(GRPC_STATUS, "GRPC_STATUS", MAYBE)                                                                               \
+    X(GRPC_STATUS_NUMBER, "GRPC_STATUS_NUMBER", NONE)                                                                  \
+    X(PATH, "PATH", MAYBE)                                                                                             \
+    X(QUERY_PARAM, "QUERY_PARAM", NEEDED)                                                                              \
+    X(COMMON_DURATION, "COMMON_DURATION", NEEDED)                                                                      \
+    X(DOWN_WIRE_RECEIVED, "DOWNSTREAM_WIRE_BYTES_RECEIVED", NONE)                                                      \
+    X(DOWN_WIRE_SENT, "DOWNSTREAM_WIRE_BYTES_SENT", NONE)                                                              \
+    X(UP_WIRE_RECEIVED, "UPSTREAM_WIRE_BYTES_RECEIVED", NONE)                                                          \
+    X(UP_WIRE_SENT, "UPSTREAM_WIRE_BYTES_SENT", NONE)                                                                  \
+    X(REQUEST_HEADERS_BYTES, "DOWNSTREAM_HEADER_BYTES_RECEIVED", NONE)                                                 \
+    X(RESPONSE_HEADERS_BYTES, "UPSTREAM_HEADER_BYTES_RECEIVED", NONE)                                                  \
+    X(UPSTREAM_PROTOCOL, "UPSTREAM_PROTOCOL", NONE)                                                                    \
+    X(ENVIRONMENT, "ENVIRONMENT", NEEDED)                                                                              \
+    X(ACCESS_LOG_TYPE, "ACCESS_LOG_TYPE", NONE)                                                                        \
+    /* What Weir's filters, or plain HTTP, never have; known so that a format of Envoy or Istio is taken as it is. */  \
+    X(ABSENT, "DYNAMIC_METADATA", NEEDED)                                                                              \
+    X(ABSENT, "CLUSTER_METADATA", NEEDED)                                                                              \
+    X(ABSENT, "UPSTREAM_METADATA", NEEDED)                                                                             \
+    X(ABSENT, "METADATA", NEEDED)                                                                                      \
+    X(ABSENT, "TRACE_ID", NONE)                                                                                        \
+    X(ABSENT, "DOWNSTREAM_TLS_VERSION", NONE)                                                                          \
+    X(ABSENT, "DOWNSTREAM_TLS_CIPHER", NONE)                                                                           \
+    X(ABSENT, "DOWNSTREAM_PEER_SUBJECT", NONE)                                                                         \
+    X(ABSENT, "DOWNSTREAM_PEER_URI_SAN", NONE)                                                                         \
+    X(ABSENT, "DOWNSTREAM_LOCAL_URI_SAN", NONE)                                                                        \
+    X(ABSENT, "DOWNSTREAM_TRANSPORT_FAILURE_REASON", NONE)                                                             \
     X(ABSENT, "REQUESTED_SERVER_NAME", NONE)                                                                           \
     X(ABSENT, "CONNECTION_TERMINATION_DETAILS", NONE)                                                                  \
     X(ABSENT, "UPSTREAM_TRANSPORT_FAILURE_REASON", NONE)
@@ -104,6 +130,19 @@ enum log_op {
     OP_STREAM_ID,
     OP_CONNECTION_ID,
     OP_END_REASON,
+    OP_RESPONSE_FLAGS_LONG,
+    OP_GRPC_STATUS,
+    OP_GRPC_STATUS_NUMBER,
+    OP_PATH,
+    OP_QUERY_PARAM,
+    OP_COMMON_DURATION,
+    OP_DOWN_WIRE_RECEIVED,
+    OP_DOWN_WIRE_SENT,
+    OP_UP_WIRE_RECEIVED,
+    OP_UP_WIRE_SENT,
+    OP_UPSTREAM_PROTOCOL,
+    OP_ENVIRONMENT,     /* becomes a literal */
+    OP_ACCESS_LOG_TYPE, /* becomes a literal */
     OP_ABSENT,
 };
 
@@ -113,6 +152,17 @@ enum log_form {
     FORM_JSON,       /* a JSON value of its own: number, string or null */
     FORM_JSON_INNER, /* part of a JSON string */
 };
+
+/* Points of time of COMMON_DURATION. */
+enum log_point {
+    POINT_REQUEST_BEGIN,
+    POINT_REQUEST_END,
+    POINT_UP_SENT,
+    POINT_UP_HEAD,
+    POINT_RESPONSE_END,
+    POINT_NEVER, /* TLS; what an Envoy filter would set */
+};
+enum log_path_source { PATH_ORIGINAL_OR_NOW, PATH_ORIGINAL, PATH_NOW };
 
 /* Longest text that one time format may give. */
 enum { LOG_TIME_MAX = 256 };
@@ -126,10 +176,22 @@ struct log_piece {
     enum header_id id, other_id;
     uint32_t limit; /* bytes of the value; 0: all */
     uint32_t digits;
+    union {
+        struct {
+            enum log_point from, to;
+            uint64_t unit_ns;
+        } span;
+        struct {
+            enum log_path_source source;
+            bool without_query;
+        } path;
+        bool snake;
+    } u;
 };
 struct access_log {
     struct log_piece *pieces;
     size_t count, cap;
+    bool reads_environment;
 };
 
 /* Compiles a text format, or a JSON object of formats, to the end of log. false: what is wrong is in diag. */

@@ -57,6 +57,8 @@ const struct addr *down_peer(const struct down *d) { return &d->conn.peer; }
 const struct addr *down_local(const struct down *d) { return &d->conn.local; }
 struct str down_peer_ip(const struct down *d) { return str_span(d->peer_ip, d->peer_n); }
 uint64_t down_id(const struct down *d) { return d->id; }
+uint64_t down_bytes_in(const struct down *d) { return d->conn.bytes_in - d->in.n; }
+uint64_t down_bytes_out(const struct down *d) { return d->conn.bytes_out + d->conn.out.n; }
 
 void worker_listener_unref(struct worker_listener *wl)
 {

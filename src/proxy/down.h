@@ -34,6 +34,9 @@ const struct addr *down_local(const struct down *d);
 /* The peer's IP as text. */
 struct str down_peer_ip(const struct down *d);
 uint64_t down_id(const struct down *d);
+/* Bytes that were taken from the connection and put on it (or queued) until now. */
+uint64_t down_bytes_in(const struct down *d);
+uint64_t down_bytes_out(const struct down *d);
 /* No new requests: idle connections close, others after their response. */
 void down_drain_all(struct worker *w);
 /* Closes idle connections (memory pressure, listener gone). listener NULL: of all. */

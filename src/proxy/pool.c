@@ -228,6 +228,20 @@ bool pool_leg_has_answered(const struct leg *leg) { return up_of_leg(leg)->answe
 
 const struct addr *pool_leg_local(const struct leg *leg) { return &up_of_leg(leg)->conn.local; }
 
+uint64_t pool_leg_bytes_in(const struct leg *leg)
+{
+    const struct up *up = up_of_leg(leg);
+
+    return up->conn.bytes_in - up->in.n;
+}
+
+uint64_t pool_leg_bytes_out(const struct leg *leg)
+{
+    const struct up *up = up_of_leg(leg);
+
+    return up->conn.bytes_out + up->conn.out.n;
+}
+
 void pool_close_idle(struct worker *w)
 {
     LIST_EACH (node, &w->ups) {

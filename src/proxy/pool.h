@@ -41,6 +41,9 @@ void pool_cancel(struct up_request *request);
 bool pool_leg_has_answered(const struct leg *leg);
 /* Local address of the leg's connection. */
 const struct addr *pool_leg_local(const struct leg *leg);
+/* Bytes that were taken from its connection and put on it (or queued) until now. */
+uint64_t pool_leg_bytes_in(const struct leg *leg);
+uint64_t pool_leg_bytes_out(const struct leg *leg);
 /* Closes idle connections: all (drain, memory pressure). */
 void pool_close_idle(struct worker *w);
 /* For cluster_table.on_endpoint_removed. */

@@ -6,6 +6,7 @@
  * NOT_FOUND, never an invented value.
  */
 #include "proxy/properties.h"
+#include "proxy/grpc.h"
 
 #include "proxy/node_address.h"
 #include "proxy/pool.h"
@@ -249,22 +250,6 @@ static uint64_t flag_bits(const char *flag)
 
 static enum abi_status response_flags(struct view *v) { return give_u64(v, flag_bits(end_reason_flag(v->s->reason))); }
 
-/* gRPC's mapping for answers that are not of gRPC. */
-static uint64_t grpc_status_of(uint64_t http)
-{
-    switch (http) {
-    case 400: return 13;
-    case 401: return 16;
-    case 403: return 7;
-    case 404: return 12;
-    case 429:
-    case 502:
-    case 503:
-    case 504: return 14;
-    default: return 2;
-    }
-}
-
 static enum abi_status response_grpc_status(struct view *v)
 {
     const struct message *m = head_of(v, DIR_RESPONSE);
@@ -276,7 +261,7 @@ static enum abi_status response_grpc_status(struct view *v)
         text = headers_value(&m->headers, HDR_GRPC_STATUS);
     if (str_to_u64(text, INT32_MAX, &code))
         return give_u64(v, code);
-    return response_status(v, &code) ? give_u64(v, grpc_status_of(code)) : ABI_NOT_FOUND;
+    return response_status(v, &code) ? give_u64(v, grpc_of_status((unsigned)code)) : ABI_NOT_FOUND;
 }
 
 /* An empty map where there is none yet, as in Envoy. */

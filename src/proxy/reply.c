@@ -5,6 +5,7 @@
  * reply_begin). It passes, in reverse, the filters that saw the request, unless a response was under way already. There
  * is one reply for each stream, and none once a response head is on the wire.
  */
+#include "proxy/grpc.h"
 #include "proxy/stream_private.h"
 
 /* ---- recording ---- */
@@ -65,12 +66,7 @@ void reply_status(struct stream *s, enum end_reason reason, unsigned status)
 
 static bool is_grpc(const struct stream *s)
 {
-    if (s->side[DIR_REQUEST].msg == NULL)
-        return false;
-    struct str type = headers_value(&s->side[DIR_REQUEST].msg->headers, HDR_CONTENT_TYPE);
-    struct str grpc = STR("application/grpc");
-
-    return str_starts(type, grpc) && (type.n == grpc.n || type.p[grpc.n] == '+' || type.p[grpc.n] == ';');
+    return s->side[DIR_REQUEST].msg != NULL && grpc_is_request(&s->side[DIR_REQUEST].msg->headers);
 }
 
 static bool is_head_request(const struct stream *s)
@@ -84,22 +80,6 @@ static void add(struct headers *h, struct str name, struct str value)
     /* Our own few, in a map sized for them; a guest's extra fields that do not fit are left out. */
     if (headers_add(h, name, value) != HEADERS_OK)
         return;
-}
-
-/* gRPC over HTTP: status of a response that has none of its own. */
-static int grpc_of_status(unsigned status)
-{
-    switch (status) {
-    case 400: return 13;
-    case 401: return 16;
-    case 403: return 7;
-    case 404: return 12;
-    case 429:
-    case 502:
-    case 503:
-    case 504: return 14;
-    default: return 2;
-    }
 }
 
 /* Percent-encoded as grpc-message has it. */
@@ -174,7 +154,7 @@ static void make_plain(struct stream *s, struct message *msg)
 static void make_grpc(struct stream *s, struct message *msg)
 {
     struct stream_private *p = s->priv;
-    int status = p->reply.grpc_status >= 0 ? p->reply.grpc_status : grpc_of_status(msg->status);
+    int status = p->reply.grpc_status >= 0 ? p->reply.grpc_status : (int)grpc_of_status(msg->status);
     struct str text = grpc_message(s, &p->reply_body);
 
     msg->status = 200;

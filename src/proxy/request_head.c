@@ -11,21 +11,24 @@
 
 /* ---- path ---- */
 
-static bool normalise(struct stream *s, struct headers *h)
+/* END_NONE: it is normal. */
+static enum end_reason normalise(struct stream *s, struct headers *h)
 {
     struct str path = headers_value(h, HDR_PATH), normal;
     enum path_normalization policy = stream_limits(s)->path_normalization;
 
     s->original_path = path;
     if (policy == PATH_NONE || path.n == 0 || str_is(path, "*"))
-        return true;
+        return END_NONE;
     char *room = arena_try_alloc(&s->arena, path.n | 1);
-    if (room == NULL || !path_normalize(policy, path, room, &normal))
-        return false;
+    if (room == NULL)
+        return END_ARENA_FULL;
+    if (!path_normalize(policy, path, room, &normal))
+        return END_BAD_PATH;
     if (normal.p == path.p && normal.n == path.n)
-        return true;
+        return END_NONE;
     s->original_path = normal; /* in room: no edit of the map touches it. The log shows what everybody saw */
-    return headers_set_id(h, HDR_PATH, normal) == HEADERS_OK;
+    return headers_set_id(h, HDR_PATH, normal) == HEADERS_OK ? END_NONE : END_ARENA_FULL;
 }
 
 /* ---- where the client is ---- */
@@ -190,11 +193,10 @@ static void make_filters(struct stream *s)
 void request_head(struct stream *s)
 {
     struct headers *h = &s->side[DIR_REQUEST].msg->headers;
+    enum end_reason bad = s->priv->shed ? END_OVERLOAD : normalise(s, h);
 
-    if (s->priv->shed)
-        reply_reason(s, END_OVERLOAD);
-    else if (!normalise(s, h))
-        reply_reason(s, END_BAD_PATH);
+    if (bad != END_NONE)
+        reply_reason(s, bad);
     else if (!edit(s, h))
         reply_reason(s, END_HEAD_TOO_LARGE);
     else

@@ -34,6 +34,7 @@ static void know_peer(struct stream *s)
     s->local = *down_local(s->down);
     s->remote = s->peer;
     s->conn_id = down_id(s->down);
+    s->down_wire = (struct wire_bytes){.received = 0 - down_bytes_in(s->down), .sent = 0 - down_bytes_out(s->down)};
 }
 
 static void arm_first(struct stream *s)
@@ -225,6 +226,23 @@ void stream_abort(struct stream *s, enum end_reason reason)
     stream_drive(s);
 }
 
+/* What passed on a connection since the stream has it. */
+static void take_up_wire(struct stream *s)
+{
+    if (s->up == NULL || s->up_leg == NULL)
+        return;
+    s->up_wire.received += pool_leg_bytes_in(s->up_leg);
+    s->up_wire.sent += pool_leg_bytes_out(s->up_leg);
+}
+
+static void take_down_wire(struct stream *s)
+{
+    if (s->down == NULL)
+        return;
+    s->down_wire.received += down_bytes_in(s->down);
+    s->down_wire.sent += down_bytes_out(s->down);
+}
+
 void stream_drop_up(struct stream *s, bool abort)
 {
     struct stream_private *p = s->priv;
@@ -235,6 +253,7 @@ void stream_drop_up(struct stream *s, bool abort)
     }
     if (s->up_leg != NULL) {
         struct leg *leg = s->up_leg;
+        take_up_wire(s);
         s->up_leg = NULL;
         s->up = NULL;
         leg->codec->detach(leg, abort);
@@ -250,6 +269,7 @@ static void drop_down(struct stream *s, bool abort)
     struct leg *leg = s->down_leg;
     struct down *d = s->down;
 
+    take_down_wire(s);
     s->down_leg = NULL;
     s->down = NULL;
     if (d != NULL)
@@ -317,6 +337,7 @@ void stream_refused(struct worker *w, struct down *down, struct listener_runtime
     s->start_wall_ns = worker_wall_ns(w);
     s->priv->shed = reason == END_OVERLOAD;
     know_peer(s);
+    s->down_wire = (struct wire_bytes){0};
     write_log(s);
     count(s);
 }
@@ -646,6 +667,7 @@ static void up_on_reset(void *stream, enum leg_error why)
 
     bool answered = s->side[DIR_RESPONSE].msg != NULL || (s->up_leg != NULL && pool_leg_has_answered(s->up_leg));
 
+    take_up_wire(s);
     s->up_leg = NULL;
     stream_drop_up(s, true);
     if (p->ended || p->replied)

@@ -38,6 +38,12 @@ struct stream_side {
     bool ended;               /* the whole message went to the other side */
 };
 
+/* Bytes of an exchange as they passed on its connection: heads, framing and bodies. While the exchange runs, less what
+ * the connection had seen before it. */
+struct wire_bytes {
+    uint64_t received, sent;
+};
+
 struct stream {
     struct list node; /* worker->streams */
     struct worker *worker;
@@ -62,6 +68,7 @@ struct stream {
     struct addr remote, peer, local;      /* client as trusted X-Forwarded-For says; the socket's peer; our address */
     struct addr up_local;                 /* our address towards the endpoint; u.sa.sa_family 0 until connected */
     uint64_t conn_id;
+    struct wire_bytes down_wire, up_wire; /* up: of all attempts */
 
     enum end_reason reason;
     struct str details; /* overrides end_reason_details when not empty (guest's local reply) */

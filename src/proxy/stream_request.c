@@ -146,6 +146,8 @@ static void set_leg(struct stream *s, struct leg *leg, bool reused)
     s->up_leg = leg;
     s->up_local = *pool_leg_local(leg);
     s->up = s->priv->up_request.up;
+    s->up_wire.received -= pool_leg_bytes_in(leg); /* until take_up_wire */
+    s->up_wire.sent -= pool_leg_bytes_out(leg);
     s->priv->up_reused = reused;
 }
 

@@ -7,6 +7,7 @@ import pytest
 
 from weirtest import resources as res
 from weirtest.client import Closed
+from weirtest.plugins import op, puppet_plugin
 from weirtest.upstream import black_hole, closed_port
 from weirtest.util import wait_until
 
@@ -211,6 +212,80 @@ def test_upstream_that_closes_before_answering(gateway, upstream):
 def test_response_head_too_large(gateway, upstream):
     gw = limited(gateway, upstream(lambda x: x.respond(200, {"x-a": "a" * 5000})), max_head_bytes="2Ki")
     check(gw, gw.get(), 502, "upstream_protocol_error", "UPE")
+
+
+@pytest.mark.parametrize("arena,status", [("64Ki", 500), ("1Mi", 200)])
+def test_arena(gateway, upstream, arena, status):
+    """A long path that is rewritten is there several times."""
+    up = upstream()
+    gw = gateway(start=False)
+    gw.start(resources={"r": lambda port: [
+        res.gateway(port, limits="limits"), res.limits({**LOG, "arena-bytes": arena, "max-uri-bytes": "64Ki"}),
+        *res.backend("backend", up),
+        res.route("r", res.rule("backend", matches=[res.path_match("/a")], filters=[
+            {"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/b"}}}]))]})
+    assert gw.get("/a/short").status == 200
+    r = gw.get("/a/" + "c" * 30000, {"x-a": "a" * 15000})
+    if status == 200:
+        assert r.status == 200 and up.exchanges[-1].target == "/b/" + "c" * 30000
+    else:
+        check(gw, r, 500, "stream_memory_limit")
+        assert up.count == 1
+    assert gw.get("/a/short").status == 200
+
+
+def early_reply(gateway, upstream, linger):
+    """A reply while the body is still on its way; the gateway, and the client's connection."""
+    gw = limited(gateway, upstream(), max_body_bytes="1Ki", linger_timeout=linger, idle_timeout="1h")
+    c = gw.conn().request("POST", "/", {"Content-Length": 1 << 30}, b"a" * 1024)
+    r = c.response()
+    check(gw, r, 413, "request_payload_too_large")
+    assert r.will_close
+    return gw, c
+
+
+def test_linger_timeout(gateway, upstream):
+    """After it the connection is closed, whatever the client does."""
+    gw, c = early_reply(gateway, upstream, "100ms")
+
+    def is_closed():
+        try:
+            c.send(b"a")
+        except OSError:
+            return True
+    gw.wait(is_closed, "the connection to be closed")
+    c.close()
+
+
+def test_lingering_reads_on(gateway, upstream):
+    """Until then what the client still sends is taken, so that nothing destroys the reply on its way."""
+    gw, c = early_reply(gateway, upstream, "60s")
+    for _ in range(16):
+        c.send(b"a" * 65536)
+    assert c.wait_closed() == b"", "the end, and no reset"
+    c.close()
+    gw.wait(lambda: gw.metrics().value("weir_downstream_received_bytes_total") > 16 * 65536)
+
+
+def test_pause_timeout(gateway, upstream, guests):
+    up = upstream()
+    gw = gateway(up, limits={**LOG, "pause-timeout": "100ms"}, extra=[
+        puppet_plugin(guests.build("puppet"), statements=[("rh", "ret 1")])])
+    gw.wait_plugin("puppet")
+    check(gw, gw.get(), 504, "wasm_pause_timeout")
+    assert up.received == b""
+
+
+def test_call_timeout(gateway, upstream, guests):
+    """It is a ceiling: what the filter asks for would be later than its pause may last."""
+    go = threading.Event()
+    up = upstream(lambda x: x.respond() if x.target == "/" else go.wait(120))
+    call = op("call", "backend.istio-system.svc.cluster.local:80", "/never", 600000, "")
+    gw = gateway(up, limits={**LOG, "call-timeout": "100ms", "pause-timeout": "20s"}, extra=[
+        puppet_plugin(guests.build("puppet"), statements=[("rh", call, "ret 1"), ("cr", "cont 0")])])
+    gw.wait_plugin("puppet")
+    assert gw.get().status == 200
+    go.set()
 
 
 def test_no_route(gateway, upstream):

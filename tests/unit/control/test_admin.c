@@ -10,6 +10,7 @@
 
 static struct control c;
 static struct control_options options;
+static char own_name[] = "weir", own_namespace[] = "istio-system";
 static struct label labels[] = {{(char[]){"istio"}, (char[]){"ingressgateway"}}};
 
 static void drained(struct loop_timer *timer) { (void)timer; }
@@ -22,7 +23,7 @@ static int setup(void **state)
     (void)state;
     c = (struct control){.o = &options};
     options = (struct control_options){.has_admin = true, .drain_time_ms = 60000};
-    options.identity = (struct identity){(char[]){"weir"}, (char[]){"istio-system"}, {labels, ARRAY_LEN(labels)}};
+    options.identity = (struct identity){own_name, own_namespace, {labels, ARRAY_LEN(labels)}};
     loop_init(&c.loop);
     int fd = rig_listen(&options.admin);
     close(fd);

@@ -11,6 +11,7 @@
 
 static struct control c;
 static struct control_options options;
+static char own_name[] = "weir", own_namespace[] = "istio-system";
 static struct label labels[] = {{(char[]){"istio"}, (char[]){"ingressgateway"}}};
 static unsigned statuses, event_count;
 static char last_event[2048], last_status[8192];
@@ -44,7 +45,7 @@ static int setup(void **state)
     (void)state;
     c = (struct control){.o = &options};
     options = (struct control_options){0};
-    options.identity = (struct identity){(char[]){"weir"}, (char[]){"istio-system"}, {labels, ARRAY_LEN(labels)}};
+    options.identity = (struct identity){own_name, own_namespace, {labels, ARRAY_LEN(labels)}};
     loop_init(&c.loop);
     loop_task_init(&c.publish, on_publish);
     loop_timer_init(&pass, &c.loop, end_pass);
@@ -353,7 +354,9 @@ static void test_many_objects(void **state)
     strbuf_addz(&text, GATEWAY("a", "g", HTTP80));
     for (int i = 0; i < 3000; i++)
         strbuf_printf(&text, ROUTE("a", "r%d", "parentRefs: [{name: g}]"), i);
-    load(strbuf_take(&text));
+    strbuf_addc(&text, '\0');
+    load(text.p);
+    strbuf_free(&text);
     while (statuses < 3001) /* in several turns of the loop */
         uv_run(&c.loop.uv, UV_RUN_ONCE);
     look();

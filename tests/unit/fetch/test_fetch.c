@@ -145,6 +145,29 @@ static void test_http(void **state)
     is_error("onnect", true);
 }
 
+/* What is shown of a url gives nothing away. */
+static void test_shown_urls(void **state)
+{
+    (void)state;
+    const struct {
+        const char *url, *shown;
+    } cases[] = {{"https://me:secret@host/a.wasm?sig=secret", "https://host/a.wasm"},
+                 {"https://host?x", "https://host"},
+                 {"http://a@b@host:1/x@y", "http://host:1/x@y"},
+                 {"oci://me:secret@host:5000/a@sha256:00", "oci://host:5000/a@sha256:00"},
+                 {"file:///a b", "file:///a b"}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct strbuf b = {0};
+        fetch_write_url(cases[i].url, &b);
+        strbuf_addc(&b, '\0');
+        assert_string_equal(b.p, cases[i].shown);
+        strbuf_free(&b);
+    }
+    fetch("http://me:secret@127.0.0.1:%u/none?sig=secret", port());
+    assert_null(strstr(got.error, "secret"));
+    is_error("/none: the server answered 404", true);
+}
+
 static void test_redirects(void **state)
 {
     (void)state;
@@ -228,6 +251,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_http, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_shown_urls, setup, teardown),
         cmocka_unit_test_setup_teardown(test_redirects, setup, teardown),
         cmocka_unit_test_setup_teardown(test_guarded_addresses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_environment_decides_nothing, setup, teardown),

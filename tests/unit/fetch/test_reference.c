@@ -63,6 +63,7 @@ static void test_bad(void **state)
     (void)state;
     static const char *const bad[][2] = {
         {"", "is empty"},
+        {"oci://me:secret@host:5000/a:v1", "\"host:5000/a:v1\" holds a user or a password"},
         {"oci://", "is empty"},
         {"oci:///opt/x.wasm", "begins with a slash"},
         {"/opt/x", "begins with a slash"},
@@ -87,7 +88,7 @@ static void test_bad(void **state)
         {"h.io:http/x", "registry"},
         {".io/x", "registry"},
         {"[::1/x", "registry"},
-        {"user:pass@h.io/x", "digest"},
+        {"user:pass@h.io/x", "holds a user or a password"},
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct reference r;
@@ -116,6 +117,8 @@ static void test_bounds(void **state)
     reference_free(&r);
     strbuf_addc(&b, 'a');
     assert_false(reference_parse(strbuf_str(&b), &r, &error));
+    mem_free(error);
+    assert_false(reference_parse(str_span(b.p + 5, 251), &r, &error)); /* "library/" comes before it */
     mem_free(error);
     while (b.n <= REFERENCE_MAX)
         strbuf_addc(&b, 'a');

@@ -7,6 +7,7 @@
 
 #include <setjmp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -212,6 +213,98 @@ static void test_operators(void **state)
     assert_string_equal(text("%RESPONSE_FLAGS%"), "UH");
 }
 
+static void test_paths_and_parameters(void **state)
+{
+    (void)state;
+    const struct {
+        const char *format, *wanted;
+    } cases[] = {
+        {"%PATH% %PATH()% %PATH(WQ)% %PATH(WQ:PATH)%", "/a?b=c /a?b=c /a?b=c /a?b=c"},
+        {"%PATH(NQ)% %PATH(:ORIG)% %PATH(NQ:ORIG_OR_PATH):1%", "/a - /"},
+        {"%QUERY_PARAM(b)% %QUERY_PARAM(a)% %QUERY_PARAM(c)%", "c - -"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        assert_string_equal(text(cases[i].format), cases[i].wanted);
+    s.original_path = STR("/before?x=y");
+    assert_string_equal(text("%PATH% %PATH(NQ)% %PATH(NQ:PATH)% %PATH(NQ:ORIG)%"), "/before?x=y /before /a /before");
+    request.headers.count = 0;
+    add(&request, ":path", "/?e=&%62=a%20%22%0a%4&b=2&flag&=x&b%3dc=%zz");
+    assert_string_equal(text("%QUERY_PARAM(b)%|%QUERY_PARAM(e)%|%QUERY_PARAM(flag)%|%QUERY_PARAM(b=c)%"),
+                        "a \\\"\\n%4|-|-|%zz");
+    assert_string_equal(text("%QUERY_PARAM(b):2%"), "a ");
+}
+
+static void test_grpc_status(void **state)
+{
+    (void)state;
+    static const char all[] = "%GRPC_STATUS% %GRPC_STATUS(CAMEL_STRING)% %GRPC_STATUS(SNAKE_STRING)% "
+                              "%GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%";
+    struct headers trailers;
+    headers_init(&trailers, &s.arena, 1000, 10);
+
+    assert_string_equal(text(all), "- - - - -");
+    add(&request, "content-type", "application/grpc+proto");
+    s.status = 503;
+    assert_string_equal(text(all), "Unavailable Unavailable UNAVAILABLE 14 14");
+    add(&response, "grpc-status", "5");
+    assert_string_equal(text(all), "NotFound NotFound NOT_FOUND 5 5");
+    assert_int_equal(headers_add(&trailers, STR("grpc-status"), STR("77")), HEADERS_OK);
+    s.side[DIR_RESPONSE].trailers = &trailers;
+    assert_string_equal(text(all), "77 77 77 77 77");
+    assert_string_equal(json("{\"a\":\"%GRPC_STATUS(NUMBER)%\"}"), "{\"a\":77}");
+}
+
+static void test_durations_and_bytes(void **state)
+{
+    (void)state;
+    assert_string_equal(text("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:ms)% %COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)% "
+                             "%COMMON_DURATION(DS_RX_BEG:DS_RX_END:ns)% %COMMON_DURATION(DS_RX_END:DS_RX_BEG:ms)% "
+                             "%COMMON_DURATION(DS_RX_BEG:US_HS_END:ms)% %COMMON_DURATION(mine:DS_TX_END:ms)%"),
+                        "20 7999 3000000 - - -");
+    s.down_wire = (struct wire_bytes){1, 2};
+    s.up_wire = (struct wire_bytes){3, 4};
+    assert_string_equal(text("%DOWNSTREAM_WIRE_BYTES_RECEIVED% %DOWNSTREAM_WIRE_BYTES_SENT% "
+                             "%UPSTREAM_WIRE_BYTES_RECEIVED% %UPSTREAM_WIRE_BYTES_SENT%"),
+                        "1 2 3 4");
+    assert_string_equal(text("%DOWNSTREAM_HEADER_BYTES_RECEIVED% %UPSTREAM_HEADER_BYTES_RECEIVED%"), "120 80");
+}
+
+static void test_flags(void **state)
+{
+    (void)state;
+    assert_string_equal(text("%RESPONSE_FLAGS_LONG%"), "-");
+    for (int r = END_NONE; r < END_COUNT; r++) { /* each that there is has a long name */
+        s.reason = (enum end_reason)r;
+        if (end_reason_flag(s.reason)[0] != '\0')
+            assert_string_not_equal(text("%RESPONSE_FLAGS_LONG%"), end_reason_flag(s.reason));
+    }
+    s.reason = END_RESPONSE_TIMEOUT;
+    assert_string_equal(text("%RESPONSE_FLAGS_LONG%"), "UpstreamRequestTimeout");
+}
+
+static void test_environment_and_absent(void **state)
+{
+    (void)state;
+    assert_int_equal(setenv("WEIR_TEST_VALUE", "pod \"1\"\n", 1), 0);
+    assert_string_equal(
+        text("%ENVIRONMENT(WEIR_TEST_VALUE)%|%ENVIRONMENT(WEIR_TEST_VALUE):3%|%ENVIRONMENT(WEIR_TEST_NO)%"),
+        "pod \\\"1\\\"\\n|pod|-");
+    assert_string_equal(json("{\"a\":\"%ENVIRONMENT(WEIR_TEST_VALUE)%\",\"b\":\"%ENVIRONMENT(WEIR_TEST_NO)%\"}"),
+                        "{\"a\":\"pod \\\"1\\\"\\n\",\"b\":null}");
+    struct diag diag = {0};
+    struct access_log *with = access_log_new(ACCESS_LOG_JSON, "{\"a\":{\"b\":\"x %ENVIRONMENT(A)%\"}}", &diag);
+    struct access_log *without = access_log_new(ACCESS_LOG_JSON, NULL, &diag);
+    assert_true(access_log_reads_environment(with));
+    assert_false(access_log_reads_environment(without));
+    assert_false(access_log_reads_environment(NULL));
+    access_log_free(with);
+    access_log_free(without);
+    assert_string_equal(json("{\"m\":\"%DYNAMIC_METADATA(com.test:a:b):9%\",\"t\":\"%TRACE_ID%\"}"),
+                        "{\"m\":null,\"t\":null}");
+    assert_string_equal(text("%DYNAMIC_METADATA(a)% %UPSTREAM_METADATA(a:b)% %ACCESS_LOG_TYPE% %UPSTREAM_PROTOCOL%"),
+                        "- - DownstreamEnd HTTP/1.1");
+}
+
 static void test_start_time(void **state)
 {
     (void)state;
@@ -326,7 +419,18 @@ static void test_bad_formats(void **state)
                                            "two\nlines",
                                            "%START_TIME(%Y",
                                            "100% sure",
-                                           "%req(a)%"};
+                                           "%req(a)%",
+                                           "%PATH(XQ)%",
+                                           "%PATH(WQ:X)%",
+                                           "%QUERY_PARAM%",
+                                           "%GRPC_STATUS(HEX)%",
+                                           "%COMMON_DURATION%",
+                                           "%COMMON_DURATION(DS_RX_BEG:DS_TX_END)%",
+                                           "%COMMON_DURATION(DS_RX_BEG::ms)%",
+                                           "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:s)%",
+                                           "%COMMON_DURATION(DS_RX_BEG:US_CX_END:ms)%",
+                                           "%DYNAMIC_METADATA%",
+                                           "%ENVIRONMENT()%"};
     static const char *const bad_json[] = {"",
                                            "x",
                                            "[]",
@@ -360,10 +464,22 @@ static void test_off(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_default_text),   TEST(test_default_json), TEST(test_operators),
-        TEST(test_start_time),     TEST(test_calendar),     TEST(test_missing_values),
-        TEST(test_hostile_values), TEST(test_json_formats), TEST(test_istio_default_format),
-        TEST(test_bad_formats),    TEST(test_off),
+        TEST(test_default_text),
+        TEST(test_default_json),
+        TEST(test_operators),
+        TEST(test_start_time),
+        TEST(test_calendar),
+        TEST(test_missing_values),
+        TEST(test_hostile_values),
+        TEST(test_json_formats),
+        TEST(test_istio_default_format),
+        TEST(test_bad_formats),
+        TEST(test_off),
+        TEST(test_paths_and_parameters),
+        TEST(test_grpc_status),
+        TEST(test_durations_and_bytes),
+        TEST(test_flags),
+        TEST(test_environment_and_absent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
