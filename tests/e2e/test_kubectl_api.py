@@ -522,6 +522,17 @@ def test_pages_say_the_version_of_the_first(api):
     assert api.ask("GET", f"{path}?limit=2&continue=1%2Fchurn%2Fp0").status == 410
 
 
+def test_a_query_that_is_not_understood_changes_nothing(api):
+    """Passed over, a bad selector would delete everything, and a bad dryRun would write."""
+    path = "/api/v1/namespaces/careful/configmaps"
+    make(api, path, config_map("x"))
+    for query in ("labelSelector=a%3Db%ZZ", "fieldSelector=metadata.name%3Dnone%0", "dryRun=All%", "dryRun=All&dryRun=x", "dryRun=x&dryRun=All"):
+        assert api.ask("DELETE", f"{path}?{query}").status == 400
+        assert api.ask("DELETE", f"{path}/x?{query}").status == 400
+    assert api.ask("DELETE", f"{path}/x?dryRun=&dryRun=All").status == 200
+    assert api.get(f"{path}/x")["metadata"]["name"] == "x"
+
+
 def test_watch_from_the_future(api):
     """The client speaks of another life of this server: it lists again."""
     w = Watch(api, f"{CM}?watch=true&resourceVersion=99999999999")
