@@ -110,6 +110,11 @@ static bool sync_directory_of(const char *path)
 
 bool file_replace(const char *path, struct str bytes, unsigned mode, char **error)
 {
+    struct stat st;
+    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode)) {
+        *error = mem_printf("%s is not a regular file", path); /* a device, which a rename would take away */
+        return false;
+    }
     char *made = mem_printf("%s.%d.tmp", path, (int)getpid());
     unlink(made); /* left behind by a process that had our number and died */
     *error = NULL;

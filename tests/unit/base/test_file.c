@@ -70,6 +70,19 @@ static void what_cannot_be_written_leaves_the_old_file(void **state)
     assert_holds("old");
 }
 
+static void what_is_no_file_is_never_replaced(void **state)
+{
+    (void)state;
+    char *error;
+    struct stat st;
+    assert_int_equal(mkfifo(at("a"), 0600), 0);
+    assert_false(file_replace(at("a"), STR("new"), 0600, &error));
+    assert_non_null(strstr(error, "is not a regular file"));
+    mem_free(error);
+    assert_int_equal(stat(at("a"), &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+}
+
 static void creates_only_what_is_not_there(void **state)
 {
     (void)state;
@@ -98,6 +111,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(replaces_whole_files, make, drop),
         cmocka_unit_test_setup_teardown(what_cannot_be_written_leaves_the_old_file, make, drop),
+        cmocka_unit_test_setup_teardown(what_is_no_file_is_never_replaced, make, drop),
         cmocka_unit_test_setup_teardown(creates_only_what_is_not_there, make, drop),
         cmocka_unit_test_setup_teardown(reads_up_to_a_bound, make, drop),
     };
