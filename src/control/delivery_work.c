@@ -5,6 +5,7 @@
  * that is nobody's any more. What must never happen: a late answer of a dropped attempt that does anything.
  */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "control/delivery_priv.h"
@@ -221,7 +222,8 @@ void delivery_work_not_built(struct delivery_work *w, const struct build_job *jo
     delivery_work_module_settled(w->owner, w->module.sha256);
     switch (job->result) {
     case BUILD_BAD_CODE:
-        if (w->code_from_cache && !w->better) {
+        /* Also code that was just made, if it is there no more: others may share the directory. */
+        if (!w->better && (w->code_from_cache || (job->code_path != NULL && access(job->code_path, F_OK) != 0))) {
             log_line(LOG_WARN, "plugin %s: compiled code of the cache does not load (%s); compiling anew",
                      w->item->title, error);
             w->item->fresh_code = true;

@@ -160,14 +160,15 @@ char *module_cache_seal(struct module_cache *c, const char *wasm_sha256, const c
     char *code = cache_path(c, name, ".cwasm"), *mac = cache_path(c, name, ".mac"),
          *mac_made = module_cache_temporary(c, ".mac");
     unsigned char have[MAC_BYTES];
-    /* Held before it has its name, so that it cannot go in between. The code first, then its authentication code: a
-     * crash between the two leaves a file that is not believed. Fast code is wanted soon and not for long, so nobody
-     * waits for the disk: what a crash makes of it is not believed either. */
+    /* Held before it has its name, so that it cannot go in between. Its authentication code first: whoever looks
+     * between the two finds no code, or older code that it is not for. The other way round it would find code that
+     * nobody vouches for, and remove it. Fast code is wanted soon and not for long, so nobody waits for the disk: what
+     * a crash makes of it is not believed either. */
     bool keep = strcmp(tier, "fast") != 0;
     *hold = cache_hold(made);
     bool ok = *hold >= 0 && (!keep || cache_sync(made, O_RDONLY)) && mac_of_file(c, name, made, have) &&
-              file_create(mac_made, str_span((const char *)have, sizeof have)) && rename(made, code) == 0 &&
-              rename(mac_made, mac) == 0 && (!keep || cache_sync(c->dir, O_RDONLY | O_DIRECTORY));
+              file_create(mac_made, str_span((const char *)have, sizeof have)) && rename(mac_made, mac) == 0 &&
+              rename(made, code) == 0 && (!keep || cache_sync(c->dir, O_RDONLY | O_DIRECTORY));
     if (!ok) {
         *error = mem_printf("cannot store compiled code in %s: %s", c->dir, strerror(errno));
         unlink(made);

@@ -204,6 +204,8 @@ void api_crds_make(struct kube_api *api);
 
 void api_watch(struct kube_api *api, struct api_request *r /* taken */, struct http_exchange *x,
                struct http_response *out, bool *deferred);
+/* Changes after this version are known. */
+uint64_t api_oldest_version(const struct kube_api *api);
 void api_watch_tell(struct kube_api *api, const struct api_past *past);
 void api_watch_end(struct kube_api *api);
 

@@ -146,16 +146,20 @@ void api_get(struct kube_api *api, const struct api_request *r, struct http_resp
 
 /* ---- list ---- */
 
-/* A page begins after the object that the token names; what was made or removed since then shows as it is now. */
-static bool page_start(const struct api_request *r, struct api_object *const *list, size_t n, size_t *start)
+/* A token is "VERSION/NS/NAME". A page begins after the object it names. What was made or removed since the first page
+ * shows as it is now, so all pages say the first one's version: a watch from there on misses nothing. */
+static bool page_start(const struct api_request *r, struct api_object *const *list, size_t n, uint64_t *rv,
+                       size_t *start)
 {
     *start = 0;
     if (r->continue_token == NULL || r->continue_token[0] == '\0')
         return true;
-    const char *slash = strchr(r->continue_token, '/');
-    if (slash == NULL)
+    struct str name = str_of(r->continue_token), version = str_split(&name, '/'), ns = STR_NONE;
+    uint64_t now = *rv;
+    if (name.p != NULL)
+        ns = str_split(&name, '/');
+    if (name.p == NULL || !str_to_u64(version, now, rv) || *rv > now)
         return false;
-    struct str ns = {r->continue_token, (size_t)(slash - r->continue_token)}, name = str_of(slash + 1);
     while (*start < n) {
         int c = str_cmp(str_of(list[*start]->ns), ns);
         if (c > 0 || (c == 0 && str_cmp(str_of(list[*start]->name), name) > 0))
@@ -226,11 +230,14 @@ void api_list(struct kube_api *api, const struct api_request *r, struct http_res
         mem_free(error);
         return;
     }
+    uint64_t rv = api->rv;
     size_t n = 0, start, shown = 0, left = 0, last = 0;
     struct api_object **list = object_list(api, r->type, r->ns, &n);
     json_t **objects = mem_alloc((n + 1) * sizeof *objects);
-    if (!page_start(r, list, n, &start)) {
+    if (!page_start(r, list, n, &rv, &start)) {
         api_fail(out, 400, "BadRequest", NULL, "continue key is not valid");
+    } else if (rv < api_oldest_version(api)) {
+        api_fail(out, 410, "Expired", NULL, "the provided continue parameter is too old: list from the beginning");
     } else {
         for (size_t i = start; i < n; i++) {
             if ((r->name != NULL && strcmp(r->name, list[i]->name) != 0) || !api_selector_matches(s, list[i]->json))
@@ -242,8 +249,9 @@ void api_list(struct kube_api *api, const struct api_request *r, struct http_res
             objects[shown++] = list[i]->json;
             last = i;
         }
-        char *more = left > 0 ? mem_printf("%s/%s", list[last]->ns, list[last]->name) : NULL;
-        answer_list(r, objects, shown, api->rv, more, left, out);
+        char *more =
+            left > 0 ? mem_printf("%llu/%s/%s", (unsigned long long)rv, list[last]->ns, list[last]->name) : NULL;
+        answer_list(r, objects, shown, rv, more, left, out);
         mem_free(more);
     }
     mem_free(objects);

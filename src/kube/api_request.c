@@ -142,12 +142,17 @@ static bool take_number(struct str query, const char *name, uint64_t *out, struc
 
 static bool take_dry_run(struct str query, struct api_request *r, struct http_response *out)
 {
-    char *value = api_query_get(query, "dryRun");
-    r->dry_run = value != NULL && strcmp(value, "All") == 0;
-    bool ok = value == NULL || value[0] == '\0' || r->dry_run;
+    struct str rest = query;
+    bool ok = true;
+    while (rest.p != NULL && rest.n > 0) { /* a list: it may stand there more than once */
+        char *value = api_query_get(str_split(&rest, '&'), "dryRun");
+        bool all = value != NULL && strcmp(value, "All") == 0;
+        ok = ok && (all || value == NULL || value[0] == '\0');
+        r->dry_run = r->dry_run || all;
+        mem_free(value);
+    }
     if (!ok)
         api_fail(out, 400, "BadRequest", NULL, "dryRun: Unsupported value: supported values: \"All\"");
-    mem_free(value);
     return ok;
 }
 
@@ -167,8 +172,21 @@ static bool take_validation(struct str query, struct api_request *r, struct http
     return ok;
 }
 
+/* A value with bad escapes must not count as one that is not there: a selector, say, or dryRun. */
+static bool query_is_sound(struct str query, struct http_response *out)
+{
+    char *whole = api_percent_decode(query, true);
+    bool ok = whole != NULL;
+    if (!ok)
+        api_fail(out, 400, "BadRequest", NULL, "the query has bad percent escapes");
+    mem_free(whole);
+    return ok;
+}
+
 bool api_query_parse(struct str query, struct api_request *r, struct http_response *out)
 {
+    if (!query_is_sound(query, out))
+        return false;
     r->label_selector = api_query_get(query, "labelSelector");
     r->field_selector = api_query_get(query, "fieldSelector");
     r->resource_version = api_query_get(query, "resourceVersion");

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -133,7 +134,8 @@ bool state_write(const char *path, struct str text, char **error)
             *error = mem_printf("cannot make %s: %s", dir, strerror(errno));
         ok = ok && file_replace(path, text, 0600, error);
     } else {
-        ok = (unlink(path) == 0 || errno == ENOENT) && sync_directory(dir);
+        /* Someone may have removed it, or its whole directory, by hand. */
+        ok = (unlink(path) == 0 || errno == ENOENT) && (sync_directory(dir) || errno == ENOENT);
         if (!ok)
             *error = mem_printf("cannot remove %s: %s", path, strerror(errno));
     }
@@ -193,17 +195,33 @@ void state_reserve(struct kube_api *api)
     ASSERT(uv_queue_work(&api->loop->uv, &r->work, on_reserve, on_reserved) == 0);
 }
 
+/* No kind's directory is there yet. */
+static bool is_new(const struct kube_api *api)
+{
+    bool found = false;
+    for (size_t i = 0; i < api_type_count && !found; i++) {
+        char *dir = mem_printf("%s/%s", api->state_dir, api_types[i].kind);
+        found = access(dir, F_OK) == 0;
+        mem_free(dir);
+    }
+    return !found;
+}
+
 static bool load_counter(struct kube_api *api, char **error)
 {
     char *path = mem_printf("%s/resource-version", api->state_dir), *why = NULL;
     size_t n = 0;
     uint64_t from = 0;
     char *text = file_read_all(path, 64, &n, &why);
-    if (text != NULL &&
-        !str_to_u64(str_upto(str_of(text), n > 0 && text[n - 1] == '\n' ? n - 1 : n), INT64_MAX, &from)) {
-        /* Never give one out twice: far beyond what a counter reaches. */
-        from = (uint64_t)api_now() * 1000000;
-        log_line(LOG_WARN, "kube-api: %s is damaged; resourceVersions go on from %llu", path, (unsigned long long)from);
+    bool known = text != NULL &&
+                 str_to_u64(str_upto(str_of(text), n > 0 && text[n - 1] == '\n' ? n - 1 : n), INT64_MAX / 2, &from);
+    if (!known && (text != NULL || !is_new(api))) {
+        /* Never give one out twice: the clock's microseconds are far beyond what a counter reaches. */
+        struct timespec now;
+        (void)clock_gettime(CLOCK_REALTIME, &now);
+        from = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+        log_line(LOG_WARN, "kube-api: %s is damaged or missing; resourceVersions go on from %llu", path,
+                 (unsigned long long)from);
     }
     mem_free(text);
     mem_free(why);
@@ -287,8 +305,11 @@ static void load_file(struct kube_api *api, const struct api_type *t, const char
 static void load_directory(struct kube_api *api, const struct api_type *t, const char *dir, bool of_namespaces)
 {
     DIR *d = opendir(dir);
-    if (d == NULL)
+    if (d == NULL) {
+        if (errno != ENOENT && errno != ENOTDIR)
+            log_line(LOG_ERROR, "kube-api: %s cannot be read, its objects are missing: %s", dir, strerror(errno));
         return;
+    }
     struct dirent *e;
     while ((e = readdir(d)) != NULL) {
         struct str name = str_of(e->d_name);

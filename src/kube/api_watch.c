@@ -147,19 +147,24 @@ static void send_everything(struct watcher *w)
     mem_free(list);
 }
 
+uint64_t api_oldest_version(const struct kube_api *api)
+{
+    return api->ring_first > 0 ? api->ring[api->ring_first % API_RING].rv - 1 : api->first_rv;
+}
+
+/* One from the future is of another life of this server, whose objects the client still holds. */
 static void send_past(struct watcher *w, uint64_t since)
 {
     struct kube_api *api = w->api;
-    uint64_t oldest = api->ring_first;
-    uint64_t known = oldest > 0 ? api->ring[oldest % API_RING].rv - 1 : api->first_rv;
-    if (since < known) {
+    uint64_t known = api_oldest_version(api);
+    if (since < known || since > api->rv) {
         char text[128];
-        snprintf(text, sizeof text, "too old resource version: %llu (%llu)", (unsigned long long)since,
-                 (unsigned long long)known);
+        snprintf(text, sizeof text, "too %s resource version: %llu (%llu)", since < known ? "old" : "large",
+                 (unsigned long long)since, (unsigned long long)(since < known ? known : api->rv));
         watcher_expire(w, text);
         return;
     }
-    for (uint64_t i = oldest; i < api->ring_next; i++)
+    for (uint64_t i = api->ring_first; i < api->ring_next; i++)
         if (api->ring[i % API_RING].rv > since && !tell(w, &api->ring[i % API_RING]))
             return;
 }
@@ -206,7 +211,7 @@ void api_watch(struct kube_api *api, struct api_request *r, struct http_exchange
         loop_timer_start(&w->end, w->r.timeout_s * 1000);
     if (w->r.bookmarks)
         loop_timer_start(&w->bookmark, BOOKMARK_MS);
-    if (since == 0) {
+    if (since == 0 || (w->r.initial_events && since <= api->rv)) { /* as it is now is not older than any version */
         send_everything(w);
         if (w->r.initial_events)
             send_bookmark(w, true);

@@ -88,6 +88,46 @@ def test_log_shows_requests_that_end_early(gateway, upstream):
     assert left["end_reason"] == "downstream_remote_disconnect" and left["response_flags"] == "DC" and left["response_code"] == 0
 
 
+WIRE = "%REQ(:PATH)% %DOWNSTREAM_WIRE_BYTES_RECEIVED% %DOWNSTREAM_WIRE_BYTES_SENT% %UPSTREAM_WIRE_BYTES_SENT% %UPSTREAM_WIRE_BYTES_RECEIVED%\n"
+
+
+def test_wire_bytes(gateway, upstream):
+    """Each exchange has its own share of a connection that serves many, pipelined ones too."""
+    answers = {"/one": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+               "/two": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"}
+
+    def answer(x):
+        x.body()
+        x.send(answers[x.target])
+    up = upstream(answer)
+    gw = gateway(up, limits={"access-log-format": WIRE}, workers=1)
+    one = b"POST /one HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4;x=y\r\nbody\r\n0\r\n\r\n"
+    two = b"GET /two HTTP/1.1\r\nHost: a\r\nX-More: 12345\r\nConnection: close\r\n\r\n"
+    with gw.conn() as c:
+        c.send(one + two)
+        raw = c.rest()
+    sizes = {}
+    for path in ("/one", "/two"):
+        sizes[path] = [int(n) for n in gw.wait_access(path)[0].split()[1:]]
+    second = raw.index(b"HTTP/1.1", 1)
+    assert (sizes["/one"][0], sizes["/two"][0]) == (len(one), len(two))
+    assert (sizes["/one"][1], sizes["/two"][1]) == (second, len(raw) - second)
+    assert sizes["/one"][2] + sizes["/two"][2] == len(up.received)
+    assert (sizes["/one"][3], sizes["/two"][3]) == (len(answers["/one"]), len(answers["/two"]))
+
+
+def test_operators_of_envoy(gateway, upstream):
+    """What a format may have, on a real request."""
+    up = upstream()
+    names = {"query": "%QUERY_PARAM(b)%", "path": "%PATH(NQ)%", "env": "%ENVIRONMENT(WEIR_TEST_POD)%", "took": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+             "grpc": "%GRPC_STATUS%", "flags": "%RESPONSE_FLAGS_LONG%", "meta": "%DYNAMIC_METADATA(a:b)%", "sent": "%UPSTREAM_WIRE_BYTES_SENT%"}
+    gw = gateway(up, limits={"access-log": "json", "access-log-format": json.dumps(names)}, env={"WEIR_TEST_POD": "pod-1"})
+    gw.get("/a?b=c%20d")
+    line = json.loads(gw.wait_access("pod-1")[0])
+    assert line.pop("took") >= 0 and line.pop("sent") == len(up.received)
+    assert line == {"query": "c d", "path": "/a", "env": "pod-1", "grpc": None, "flags": None, "meta": None}
+
+
 def test_bad_format_is_refused_with_its_place(gateway, upstream):
     up = upstream()
     gw = gateway(up, limits={"access-log-format": "good %RESPONSE_CODE%\n"})

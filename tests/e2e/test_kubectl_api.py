@@ -503,6 +503,67 @@ def test_watch_that_is_too_old(api):
     w.close()
 
 
+def test_pages_say_the_version_of_the_first(api):
+    """An object that changed between two pages was on the first as it was: a watch from the list's version tells."""
+    path = "/api/v1/namespaces/churn/configmaps"
+    for i in range(4):
+        make(api, path, config_map(f"p{i}"))
+    first = api.get(f"{path}?limit=2")
+    api.ask("PATCH", f"{path}/p0", {"data": {"a": "new"}}, type=MERGE)
+    token = first["metadata"]["continue"].replace("/", "%2F")
+    last = api.get(f"{path}?limit=2&continue={token}")
+    assert last["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+    w = Watch(api, f"{path}?watch=true&resourceVersion={last['metadata']['resourceVersion']}")
+    e = w.next()
+    assert e["type"] == "MODIFIED" and e["object"]["data"] == {"a": "new"}
+    w.close()
+    for bad in ("x", "1", "99999999999/churn/p0", "x/churn/p0", "/"):
+        assert api.ask("GET", f"{path}?limit=2&continue={bad.replace('/', '%2F')}").status == 400
+    assert api.ask("GET", f"{path}?limit=2&continue=1%2Fchurn%2Fp0").status == 410
+
+
+def test_a_query_that_is_not_understood_changes_nothing(api):
+    """Passed over, a bad selector would delete everything, and a bad dryRun would write."""
+    path = "/api/v1/namespaces/careful/configmaps"
+    make(api, path, config_map("x"))
+    for query in ("labelSelector=a%3Db%ZZ", "fieldSelector=metadata.name%3Dnone%0", "dryRun=All%", "dryRun=All&dryRun=x", "dryRun=x&dryRun=All"):
+        assert api.ask("DELETE", f"{path}?{query}").status == 400
+        assert api.ask("DELETE", f"{path}/x?{query}").status == 400
+    assert api.ask("DELETE", f"{path}/x?dryRun=&dryRun=All").status == 200
+    assert api.get(f"{path}/x")["metadata"]["name"] == "x"
+
+
+def test_watch_from_the_future(api):
+    """The client speaks of another life of this server: it lists again."""
+    w = Watch(api, f"{CM}?watch=true&resourceVersion=99999999999")
+    e = w.next()
+    assert e["type"] == "ERROR" and e["object"]["code"] == 410
+    assert w.next() is None
+    w.close()
+
+
+def test_watch_that_wants_everything_first(api):
+    path = "/api/v1/namespaces/initial/configmaps"
+    make(api, path, config_map("x"))
+    now = api.get(path)["metadata"]["resourceVersion"]
+    for version in ("", now):
+        w = Watch(api, f"{path}?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+                       f"&resourceVersion={version}")
+        events = [w.next() for _ in range(2)]
+        assert [e["type"] for e in events] == ["ADDED", "BOOKMARK"]
+        assert events[1]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+        w.close()
+
+
+def test_ports_of_an_endpoint_slice_are_replaced(api):
+    path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+    o = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "ports"}, "addressType": "IPv4",
+         "endpoints": [{"addresses": ["127.0.0.1"]}], "ports": [{"name": "http", "port": 1}]}
+    make(api, path, o)
+    r = api.ask("PATCH", f"{path}/ports", {"ports": [{"name": "http", "port": 2}]}, type="application/strategic-merge-patch+json")
+    assert r.status == 200 and [p["port"] for p in api.get(f"{path}/ports")["ports"]] == [2]
+
+
 def test_a_watcher_that_does_not_read(gw, api):
     """It costs a bounded amount of memory, and no one else anything."""
     path = "/api/v1/namespaces/slow/configmaps"

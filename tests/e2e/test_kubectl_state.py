@@ -3,6 +3,7 @@
 import http.client
 import json
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -180,6 +181,26 @@ def test_what_grows_as_yaml(gateway, tmp_path):
     assert (state / "WasmPlugin/default/deep.yaml").stat().st_size < 1 << 20
     restart(gw, api)
     assert api.get(f"{path}/deep")["spec"] == o["spec"]
+
+
+def test_a_state_directory_that_hands_were_in(gateway, tmp_path):
+    """Without the counter's file versions rise all the same; what was removed by hand can still be deleted."""
+    state = tmp_path / "state"
+    gw, api = start(gateway, state)
+    for name in ("a", "b"):
+        assert api.ask("POST", PATH, config_map(name, 1)).status == 201
+    before = int(api.get(PATH)["metadata"]["resourceVersion"])
+    for spoil in (lambda f: f.unlink(), lambda f: f.write_text("x"), lambda f: f.write_text("9223372036854775807\n")):
+        spoil(state / "resource-version")
+        restart(gw, api)
+        now = int(api.get(PATH)["metadata"]["resourceVersion"])
+        assert before < now < 1 << 62
+        before = now
+    shutil.rmtree(state / "ConfigMap")
+    assert api.ask("DELETE", f"{PATH}/a").status == 200
+    assert api.ask("POST", PATH, config_map("c", 1)).status == 201
+    restart(gw, api)
+    assert [o["metadata"]["name"] for o in api.get(PATH)["items"]] == ["c"]
 
 
 def test_metadata_that_is_no_object(gateway, tmp_path):

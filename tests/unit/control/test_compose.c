@@ -211,6 +211,27 @@ static void test_limits(void **state)
     limits_free(&standard);
 }
 
+/* Variables of the process hold secrets: only who may write files may have them in the log. */
+static void test_environment_in_the_access_log(void **state)
+{
+    (void)state;
+    static const char map[] = LIMITS_MAP("head-timeout: 3s, access-log-format: 'pod %ENVIRONMENT(POD)%'");
+    struct limits standard;
+    limits_default(&standard);
+    compose(GATEWAY_WITH_LIMITS LIMITS_MAP("head-timeout: 3s, access-log-format: 'pod %ENVIRONMENT(POD)%'"));
+    assert_int_equal(listener(80)->limits.head_timeout, 3000);
+    is_used(KIND_GATEWAY, "a", "g");
+    compose_memory_free(&memory);
+    clear();
+    store_of(&store, GATEWAY_WITH_LIMITS);
+    store_text_set(&store, ORIGIN_CLUSTER, "ConfigMap/a/limits", str_of(map), "default");
+    settle(&store);
+    snapshot = compose_snapshot(&store, delivery, &identity, 1, &memory, &usage);
+    assert_int_equal(listener(80)->limits.head_timeout, standard.head_timeout);
+    is_refused(KIND_CONFIG_MAP, "a", "limits", "InvalidParameters", "ENVIRONMENT");
+    limits_free(&standard);
+}
+
 /* ---- plugins ---- */
 
 static void test_who_gets_a_plugin(void **state)
@@ -509,6 +530,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_protocols_and_addresses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_every_address, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_environment_in_the_access_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_gets_a_plugin, setup, teardown),
         cmocka_unit_test_setup_teardown(test_match, setup, teardown),
         cmocka_unit_test_setup_teardown(test_order, setup, teardown),

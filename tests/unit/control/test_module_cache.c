@@ -5,6 +5,8 @@
  */
 #include "control_test.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #include "control/module_cache.h"
@@ -428,6 +430,42 @@ static void test_used_is_young(void **state)
     assert_false(is_there(b));
 }
 
+enum { SEALED = 300 };
+static atomic_int being_sealed;
+static void name_of(int i, char sha[65]) { (void)snprintf(sha, 65, "%064d", i); }
+static void *look(void *arg)
+{
+    char sha[65];
+    (void)arg;
+    for (int i = atomic_load(&being_sealed); i < SEALED; i = atomic_load(&being_sealed)) {
+        name_of(i, sha);
+        (void)finds(sha, "optimised");
+    }
+    return NULL;
+}
+/* Who looks for code (another gateway, say) as it gets its name does not take it for torn, and away. */
+static void test_looked_for_as_it_is_sealed(void **state)
+{
+    (void)state;
+    pthread_t threads[2];
+    char sha[65];
+    unsigned lost = 0;
+    atomic_store(&being_sealed, 0);
+    for (size_t i = 0; i < ARRAY_LEN(threads); i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, look, NULL), 0);
+    for (int i = 0; i < SEALED; i++) {
+        atomic_store(&being_sealed, i);
+        name_of(i, sha);
+        char *path = seal(sha, "native code");
+        lost += access(path, F_OK) != 0;
+        mem_free(path);
+    }
+    atomic_store(&being_sealed, SEALED);
+    for (size_t i = 0; i < ARRAY_LEN(threads); i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(lost, 0);
+}
+
 static void test_seal_fails(void **state)
 {
     (void)state;
@@ -466,6 +504,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_oldest_goes_and_what_is_held_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_code_goes_with_its_mac, setup, teardown),
         cmocka_unit_test_setup_teardown(test_used_is_young, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_looked_for_as_it_is_sealed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_seal_fails, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sha256, setup, teardown),
     };
