@@ -378,7 +378,7 @@ static bool should_fall_back(const struct repository *r, const struct transfer_r
     if (r->place->fallback == NULL || r->on_fallback || r->answered || result->refused || result->too_large ||
         result->late)
         return false;
-    return result->error != NULL || (is_plain(r->place->base) && result->status == 400);
+    return result->status == 0 || (is_plain(r->place->base) && result->status == 400);
 }
 
 /* Neither way: what is told is what was wrong with the one that somebody was reached by, or with both. */
@@ -391,7 +391,8 @@ static void fail_both_ways(struct question *q, const struct transfer_result *res
     failure_move(&first, &q->failure);
     fail_transport(q, q->url, result);
     if (first.reason != NULL && !nobody)
-        failure_set(&q->failure, first.reason, q->failure.retry || first.retry, "%s; %s", first.text, q->failure.text);
+        failure_set(&q->failure, q->failure.reason, q->failure.retry || first.retry, "%s; %s", first.text,
+                    q->failure.text);
     failure_clear(&first);
 }
 
