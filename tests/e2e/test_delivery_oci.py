@@ -446,7 +446,7 @@ def hang_up(h):
 @pytest.mark.parametrize("kind,spoiler,reason", [
     ("manifest", status_of(404), "NotFound"), ("manifest", status_of(500), "ServerError"),
     ("manifest", status_of(401), "Unauthorized"), ("manifest", status_of(429), "RateLimited"),
-    ("manifest", hang_up, "Truncated"), ("blob", status_of(503), "ServerError"), ("blob", truncate, "Truncated"),
+    ("manifest", hang_up, "FetchFailed"), ("blob", status_of(503), "ServerError"), ("blob", truncate, "Truncated"),
     ("blob", hang_up, "Truncated")], ids=["404", "500", "401", "429", "hang-up", "blob-503", "blob-truncated", "blob-hang-up"])
 def test_it_is_tried_until_it_works(gateway, upstream, editions, scripted, own_cache, kind, spoiler, reason):
     """The old version serves meanwhile; nobody has to touch anything."""
@@ -459,7 +459,7 @@ def test_it_is_tried_until_it_works(gateway, upstream, editions, scripted, own_c
     reg.spoil(kind, spoiler)
     g.apply("extra", res.plugin("p", f"{url}:v2"))
     p = g.wait_plugin("p", stage="Failed")
-    assert p["reason"] == reason and p["nextTryInMs"] > 0, p
+    assert p["reason"] == reason and p["nextTryInMs"] > 0, (p["reason"], p["message"])
     assert g.get().status == 200 and g.plugins()["p"]["sha256"] == editions.sha256(1)
     reg.mend()
     serving(g, editions, 2)
