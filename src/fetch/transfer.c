@@ -378,8 +378,7 @@ static void transfer_finish(struct transfer *x, CURLcode code)
         result.too_large = x->too_large || code == CURLE_FILESIZE_EXCEEDED;
         result.retry = !result.refused && !result.too_large && !x->stopped && code != CURLE_URL_MALFORMAT;
         result.tls = is_tls_error(code);
-        result.truncated =
-            code == CURLE_PARTIAL_FILE || code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR; /* closed, or reset */
+        result.truncated = code == CURLE_PARTIAL_FILE || code == CURLE_GOT_NOTHING;
         result.unconnected = code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST;
         curl_off_t spoke_us = 0;
         curl_easy_getinfo(x->easy, CURLINFO_PRETRANSFER_TIME_T, &spoke_us);
