@@ -4,7 +4,6 @@
  */
 #include "cli/cli.h"
 
-#include <signal.h>
 #include <stdio.h>
 
 struct command {
@@ -36,8 +35,6 @@ static int help(FILE *to, int code)
 
 int cli_main(int argc, char **argv)
 {
-    /* A peer, or a child that asks for credentials, may close its end first: an error, not our end. */
-    signal(SIGPIPE, SIG_IGN);
     if (argc < 2)
         return help(stderr, CLI_USAGE);
     struct str name = str_of(argv[1]);

@@ -31,3 +31,13 @@ void failure_move(struct failure *f, struct failure *from)
     *f = *from;
     *from = (struct failure){0};
 }
+
+const char *failure_of_status(unsigned status)
+{
+    return status == 401   ? "Unauthorized"
+           : status == 403 ? "Forbidden"
+           : status == 404 ? "NotFound"
+           : status == 429 ? "RateLimited"
+           : status >= 500 ? "ServerError"
+                           : "FetchFailed";
+}

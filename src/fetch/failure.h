@@ -24,4 +24,7 @@ void failure_clear(struct failure *f);
 /* from's content goes to f. */
 void failure_move(struct failure *f, struct failure *from);
 
+/* The reason word of an HTTP status that is no answer. */
+const char *failure_of_status(unsigned status);
+
 #endif

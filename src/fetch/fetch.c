@@ -138,16 +138,6 @@ static void bytes_start(struct fetch *f)
 
 /* ---- http ---- */
 
-static const char *reason_of(unsigned status)
-{
-    return status == 401   ? "Unauthorized"
-           : status == 403 ? "Forbidden"
-           : status == 404 ? "NotFound"
-           : status == 429 ? "RateLimited"
-           : status >= 500 ? "ServerError"
-                           : "FetchFailed";
-}
-
 static void http_done(void *arg, struct transfer *x, struct transfer_result *r)
 {
     struct fetch *f = arg;
@@ -161,7 +151,7 @@ static void http_done(void *arg, struct transfer *x, struct transfer_result *r)
                                    : "FetchFailed",
                     !r->refused && !r->too_large, "%s: %s", f->from, r->error);
     else if (r->status != 200)
-        failure_set(&f->failure, reason_of(r->status), true, "%s: the server answered %u", f->from, r->status);
+        failure_set(&f->failure, failure_of_status(r->status), true, "%s: the server answered %u", f->from, r->status);
     f->failure.retry_after_ms = r->retry_after_ms;
     if (f->failure.reason != NULL) {
         fetch_end(f);

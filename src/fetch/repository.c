@@ -104,21 +104,11 @@ static void add_said(struct strbuf *out, struct str body)
     json_decref(doc);
 }
 
-static const char *reason_of(unsigned status)
-{
-    return status == 401   ? "Unauthorized"
-           : status == 403 ? "Forbidden"
-           : status == 404 ? "NotFound"
-           : status == 429 ? "RateLimited"
-           : status >= 500 ? "ServerError"
-                           : "FetchFailed";
-}
-
 static void fail_status(struct question *q, const char *url, const char *who, const struct transfer_result *r)
 {
     struct strbuf said = {0};
     add_said(&said, strbuf_str(&r->body));
-    failure_set(&q->failure, reason_of(r->status), true, "%s: %s answered %u%.*s", url, who, r->status,
+    failure_set(&q->failure, failure_of_status(r->status), true, "%s: %s answered %u%.*s", url, who, r->status,
                 STR_ARG(strbuf_str(&said)));
     q->failure.retry_after_ms = r->retry_after_ms;
     strbuf_free(&said);

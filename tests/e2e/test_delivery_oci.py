@@ -10,26 +10,11 @@ import pytest
 
 from weirtest import resources as res
 from weirtest.load import Load
+from weirtest.marked import Marked
 from weirtest.registries import DockerRegistry, ScriptedRegistry, digest_of, pull_secret
 from weirtest.util import LOCAL, free_port, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-class Marked:
-    """An upstream that says with which mark a request came, and counts those without."""
-
-    def __init__(self, upstream):
-        self.unmarked, self.seen, self.up = [], set(), upstream(self._script, keep_exchanges=False)
-        self.port = self.up.port
-
-    def _script(self, x):
-        x.body()
-        got = x.header("x-mark")
-        if got is None:
-            self.unmarked.append(x.head.raw)
-        self.seen.add(got)
-        x.respond(200, {"x-mark": got or ""})
 
 
 class Editions:

@@ -17,6 +17,7 @@ import pytest
 from weirtest import resources as res
 from weirtest.client import Closed, Conn
 from weirtest.load import Load
+from weirtest.marked import Marked
 from weirtest.plugins import REQ, RESP, Puppet, Seen, StepUpstream, Variants, op, puppet_plugin, script
 from weirtest.util import LOCAL, free_port, wait_until
 
@@ -52,22 +53,6 @@ def mark(value):
 def marks(x):
     x.body()
     x.respond(200, {"x-mark": x.header("x-mark") or ""})
-
-
-class Marked:
-    """An upstream that counts requests that came without the filter's mark."""
-
-    def __init__(self, upstream):
-        self.unmarked, self.seen, self.up = [], set(), upstream(self._script, keep_exchanges=False)
-        self.port = self.up.port
-
-    def _script(self, x):
-        x.body()
-        got = x.header("x-mark")
-        if got is None:
-            self.unmarked.append(x.head.raw)
-        self.seen.add(got)
-        x.respond(200, {"x-mark": got or ""})
 
 
 def build_large(guests, n, bytes_=1 << 20):
